@@ -1,0 +1,3 @@
+"""Wine API: serves a scikit-learn wine-quality model over REST."""
+
+__version__ = "1.0.0"
