@@ -34,7 +34,9 @@ class WineError(Exception):
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal server error"
 
-    def __init__(self, detail: str, *, retry_after: int | None = None, members: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, detail: str, *, retry_after: int | None = None, members: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after

@@ -105,7 +105,8 @@ def _validator() -> Any:
 class Artifact:
     """A model file that lies on this host's disk, with what is known about it.
 
-    *source* says where it came from, as `GET /model` shows it. *card* is None for a plain upload.
+    *source* says where it came from, as `GET /model` shows it; *identity* is the store's (see `StoredModel`).
+    *card_text* and *signature* are the bytes that came with it, unchecked; None for a plain upload.
     """
 
     path: Path
@@ -113,5 +114,6 @@ class Artifact:
     digest: str
     size: int
     source: Mapping[str, str | None]
-    card: ModelCard | None
+    card_text: bytes | None
+    signature: bytes | None
     identity: str

@@ -1,0 +1,54 @@
+"""How Gunicorn runs the service. The work behind the hooks is in wine_api/worker.py, where tests can call it."""
+
+import logging
+import sys
+
+from wine_api.config import InvalidSetting, Settings, limit_native_threads
+
+try:
+    settings = Settings.from_environ()
+except InvalidSetting as error:
+    from wine_api.observability import logs
+
+    logs.configure("INFO")
+    logging.getLogger("wine_api.config").critical("cannot start", extra={"reason": str(error)})
+    sys.exit(1)
+
+limit_native_threads(settings.web_concurrency)
+
+from wine_api import metrics, worker  # noqa: E402  # numpy reads its limits when it is imported
+
+metrics.count_in_files(worker.metrics_folder(settings))
+
+bind = f"{settings.host}:{settings.port}"
+workers = settings.web_concurrency
+threads = settings.web_threads
+worker_class = "wine_api.worker.Worker"
+logger_class = "wine_api.observability.logs.GunicornLogger"
+loglevel = settings.log_level.lower()
+
+preload_app = not settings.web_reload  # imports once, and shares what is imported; models are loaded after the fork
+reload = settings.web_reload
+
+keepalive = 75  # seconds; longer than an ingress keeps its idle connections, so that it is never the one cut off
+timeout = 60  # seconds that a worker may be silent before it is replaced
+graceful_timeout = 25  # seconds for requests under way; Kubernetes kills after 30
+worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat must not wait for a disk
+control_socket_disable = True  # it would let anyone on this host reload and stop the service
+forwarded_allow_ips = ",".join(str(network) for network in settings.trusted_proxies)
+
+
+def on_starting(server):  # noqa: D103
+    worker.on_starting(server)
+
+
+def when_ready(server):  # noqa: D103
+    worker.when_ready(server)
+
+
+def post_fork(server, forked):  # noqa: D103
+    worker.post_fork(server, forked)
+
+
+def child_exit(server, exited):  # noqa: D103
+    worker.child_exit(server)

@@ -1,0 +1,111 @@
+"""JSON in and out: strict in what is read, strict in what is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+import orjson
+from flask import Flask, request
+from flask.json.provider import JSONProvider
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from wine_api.errors import BodyTooLarge, InvalidJSON, MalformedBody, UnsupportedMediaType
+from wine_api.services import get_services
+
+_DEEPEST = 16
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class StrictJSONProvider(JSONProvider):
+    """Flask's JSON, written by orjson: keys in their order, and never NaN, which is not JSON."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """Return *obj* as JSON text."""
+        return orjson.dumps(obj, option=orjson.OPT_NON_STR_KEYS).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Return the document that *s* holds."""
+        return _parse(s.encode() if isinstance(s, str) else s)
+
+
+def init_app(app: Flask) -> None:
+    """Make *app* write strict JSON."""
+    app.json = StrictJSONProvider(app)
+
+
+def read_json() -> Any:
+    """Return the document in the body of the current request.
+
+    Raises `UnsupportedMediaType`, `BodyTooLarge` (before anything is read, if the length is told), `MalformedBody` or
+    `InvalidJSON`.
+    """
+    _check_media_type()
+    return _parse(_read_body())
+
+
+def read_optional_json() -> Any:
+    """Return the document in the body of the current request, or an empty object if there is no body."""
+    has_body = request.content_length or "Transfer-Encoding" in request.headers
+    return read_json() if has_body else {}
+
+
+def _check_media_type() -> None:
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType("Send the body as application/json in UTF-8.")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
+
+
+def _read_body() -> bytes:
+    longest = get_services().settings.max_body_bytes
+    request.max_content_length = longest
+    if (request.content_length or 0) > longest:
+        raise BodyTooLarge(f"The body may have at most {longest} bytes.")
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise BodyTooLarge(f"The body may have at most {longest} bytes.") from error
+    except HTTPException as error:
+        raise MalformedBody("The body ended before its Content-Length.") from error
+    except Exception as error:
+        # The server below raises errors of its own for broken chunks; which ones is its affair.
+        raise MalformedBody("The body broke off, or its chunks are malformed.") from error
+
+
+def _parse(body: bytes) -> Any:
+    if _deeper_than(body, _DEEPEST):
+        raise InvalidJSON(f"The body is nested deeper than {_DEEPEST} levels.")
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidJSON("The body is not UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise InvalidJSON(f"{error.msg}, at line {error.lineno}, column {error.colno}.") from error
+    except ValueError as error:  # a whole number with thousands of digits
+        raise InvalidJSON("A number has too many digits.") from error
+
+
+def _deeper_than(body: bytes, levels: int) -> bool:
+    """Whether brackets are nested deeper than *levels*, found without recursion: each pass peels off a level."""
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(levels):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    # What is left over in pairs is too deep; what is not in pairs is for the parser to complain about.
+    return b"[]" in brackets or b"{}" in brackets or brackets.count(b"[") + brackets.count(b"{") > levels
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise InvalidJSON("An object has the same key twice.")
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidJSON(f"{name} is not JSON.")

@@ -1,0 +1,108 @@
+"""Predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from wine_api.api.json import read_json
+from wine_api.errors import BatchTooLarge, Fault, InvalidRequest
+from wine_api.observability.requests import observed
+from wine_api.schemas.predictions import PredictBatchRequest, PredictBatchResponse, PredictRequest, PredictResponse
+from wine_api.services import get_services
+from wine_api.serving.predictions import Predicted
+from wine_api.serving.wine import FEATURE_COUNT
+
+blueprint = Blueprint("predict", __name__)
+
+_predict_request = PredictRequest()
+_predict_response = PredictResponse()
+_batch_request = PredictBatchRequest()
+_batch_response = PredictBatchResponse()
+
+
+@blueprint.post("/predict")
+def predict() -> ResponseReturnValue:
+    """Say how good one wine is.
+    ---
+    post:
+      tags: [predictions]
+      parameters: [{$ref: "#/components/parameters/include"}]
+      requestBody: {required: true, content: {application/json: {schema: PredictRequest}}}
+      responses:
+        200: {description: The prediction, content: {application/json: {schema: PredictResponse}}}
+    """
+    include = _include_probabilities()
+    wine = _predict_request.load(read_json())
+    predicted = get_services().predictions.predict(wine)
+    return _predict_response.dump({**_rows(predicted, include)[0], **_accounts(predicted)})
+
+
+@blueprint.post("/predict/batch")
+def predict_batch() -> ResponseReturnValue:
+    """Say how good many wines are. One bad row refuses the batch, with a pointer to it.
+    ---
+    post:
+      tags: [predictions]
+      parameters: [{$ref: "#/components/parameters/include"}]
+      requestBody: {required: true, content: {application/json: {schema: PredictBatchRequest}}}
+      responses:
+        200: {description: The predictions, content: {application/json: {schema: PredictBatchResponse}}}
+    """
+    include = _include_probabilities()
+    body = read_json()
+    _refuse_large_batch(body, get_services().settings.max_batch_rows)
+    wines = _batch_request.load(body)
+    predicted = get_services().predictions.predict(wines)
+    get_services().metrics.batch_rows.observe(len(wines))
+    rows = _rows(predicted, include)
+    return _batch_response.dump({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
+
+
+def _include_probabilities() -> bool:
+    """Whether the caller asked for probabilities, with `?include=probabilities`."""
+    included = request.args.getlist("include")
+    if any(word != "probabilities" for word in included):
+        raise InvalidRequest(
+            "The request has 1 problem.",
+            [Fault("", "invalid_parameter", "The query parameter include takes only the word probabilities.")],
+        )
+    return bool(included)
+
+
+def _refuse_large_batch(body: Any, most_rows: int) -> None:
+    """Refuse too many rows before looking at any of them."""
+    forms = body.values() if isinstance(body, dict) else ()
+    if any(isinstance(rows, list) and len(rows) > most_rows for rows in forms):
+        raise BatchTooLarge(f"A batch may have at most {most_rows} rows.")
+
+
+def _rows(predicted: Predicted, include_probabilities: bool) -> list[dict[str, Any]]:
+    """Return what the response says of each wine."""
+    answers = predicted.answers
+    confidences = [None] * len(answers.labels) if answers.confidences is None else answers.confidences.tolist()
+    rows: list[dict[str, Any]] = [
+        {"prediction": label, "confidence": confidence}
+        for label, confidence in zip(answers.labels, confidences, strict=True)
+    ]
+    if include_probabilities and answers.probabilities is not None:
+        names = [str(label) for label in predicted.model.classes or ()]
+        for row, probabilities in zip(rows, answers.probabilities.tolist(), strict=True):
+            row["probabilities"] = dict(zip(names, probabilities, strict=True))
+    for number, warnings in predicted.warnings.items():
+        rows[number]["warnings"] = warnings
+    return rows
+
+
+def _accounts(predicted: Predicted) -> dict[str, Any]:
+    """Return what the response says of how it came about, and note it for the log."""
+    request_seen = observed(request.environ)
+    request_seen.model_version = predicted.model.version
+    request_seen.rows = len(predicted.answers.labels)
+    return {
+        "model_version": predicted.model.version,
+        "processing_time_ms": round(1000 * request_seen.seconds, 3),
+        "features_processed": FEATURE_COUNT,
+    }

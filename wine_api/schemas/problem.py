@@ -1,0 +1,40 @@
+"""Errors on the wire: RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields
+
+
+class FaultSchema(Schema):
+    """One thing that is wrong with a request body."""
+
+    pointer = fields.String(
+        required=True, metadata={"description": "A JSON pointer into the body.", "example": "/features/3"}
+    )
+    code = fields.String(required=True, metadata={"description": "Stable, for programs.", "example": "not_a_number"})
+    detail = fields.String(
+        required=True, metadata={"description": "For people.", "example": "Must be a number, not text."}
+    )
+
+
+class ProblemSchema(Schema):
+    """What went wrong. Never holds a traceback, a path of the server, or what was sent."""
+
+    type = fields.String(required=True, metadata={"example": "urn:wine-api:error:validation_failed"})
+    title = fields.String(required=True, metadata={"example": "The request is not valid"})
+    status = fields.Integer(required=True, metadata={"description": "The HTTP status.", "example": 422})
+    detail = fields.String(required=True, metadata={"example": "The request has 1 problem."})
+    code = fields.String(
+        required=True, metadata={"description": "Stable, for programs.", "example": "validation_failed"}
+    )
+    request_id = fields.String(
+        required=True, metadata={"description": "Quote it when you report the problem.", "example": "9f1c2b"}
+    )
+    errors = fields.List(
+        fields.Nested(FaultSchema), metadata={"description": "What is wrong with the body, at most 20 entries."}
+    )
+    gate = fields.String(metadata={"description": "For `model_rejected`: the check that refused the model."})
+    reason = fields.String(metadata={"description": "For errors of models and stores: a stable word for the cause."})
+    workers = fields.List(
+        fields.Dict(), metadata={"description": "For `workers_not_converged`: which worker has which model."}
+    )

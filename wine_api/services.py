@@ -1,0 +1,102 @@
+"""The objects that do the work, built once an application: the only place that picks classes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import cast
+
+from flask import Flask, current_app
+
+from wine_api.config import Settings
+from wine_api.metrics import Metrics
+from wine_api.response_times import ResponseTimes
+from wine_api.serving.cache import ModelCache
+from wine_api.serving.fleet import Fleet
+from wine_api.serving.holder import ModelHolder
+from wine_api.serving.loading import ModelLoader
+from wine_api.serving.predictions import Predictions
+from wine_api.serving.refresher import Refresher, RefreshPolicy
+from wine_api.serving.stores.base import ModelStore
+from wine_api.serving.stores.local import LocalStore
+from wine_api.serving.stores.s3 import S3Store
+
+_EXTENSION = "wine_api"
+_BUNDLED_KEY = "models/1.0.0/wine_quality_model.joblib"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that views and hooks work with. Holds no connection and no thread before `refresher.start`."""
+
+    settings: Settings
+    metrics: Metrics
+    response_times: ResponseTimes
+    fleet: Fleet
+    holder: ModelHolder
+    refresher: Refresher
+    predictions: Predictions
+    started_at: float = field(default_factory=time.time)
+    draining: threading.Event = field(default_factory=threading.Event)
+
+
+def build_services(settings: Settings) -> Services:
+    """Build all services as *settings* say."""
+    metrics = Metrics()
+    response_times = ResponseTimes()
+    holder = ModelHolder()
+    store = _pick_store(settings)
+    fleet = Fleet(settings.state_folder, store.kind)
+    refresher = Refresher(
+        store=store,
+        cache=ModelCache(settings.model_cache_dir),
+        fleet=fleet,
+        holder=holder,
+        loader=ModelLoader(),
+        metrics=metrics,
+        response_times=response_times,
+        policy=RefreshPolicy(settings.model_cache_ttl, settings.model_load_timeout, settings.model_max_bytes),
+    )
+    metrics.ask_host(fleet.gauges)
+    return Services(
+        settings=settings,
+        metrics=metrics,
+        response_times=response_times,
+        fleet=fleet,
+        holder=holder,
+        refresher=refresher,
+        predictions=Predictions(holder, metrics),
+    )
+
+
+def _pick_store(settings: Settings) -> ModelStore:
+    if settings.s3_bucket_name is not None:
+        return S3Store(
+            settings.s3_bucket_name,
+            model_key=settings.model_key,
+            profile=settings.aws_profile,
+            region=settings.aws_default_region,
+        )
+    if settings.model_dir is not None:
+        return LocalStore(settings.model_dir, model_key=settings.model_key)
+    # No default bucket: code must never be loaded from a bucket that the operator does not own.
+    bundled = cast(Path, resources.files("wine_api").joinpath("bundled"))
+    return LocalStore(bundled, model_key=_BUNDLED_KEY, kind="bundled")
+
+
+def use_services(app: Flask, services: Services) -> None:
+    """Let *app* work with *services*."""
+    app.extensions[_EXTENSION] = services
+
+
+def services_of(app: Flask) -> Services:
+    """Return the services of *app*."""
+    return cast(Services, app.extensions[_EXTENSION])
+
+
+def get_services() -> Services:
+    """Return the services of the application that answers the current request."""
+    return services_of(current_app)

@@ -1,0 +1,266 @@
+"""The workers of this host, who agree on one model through files.
+
+run.json                how many workers this run began with
+was_ready               there once they all had a model
+target.json             the model every worker is to have: a generation that counts up, a digest, a version
+workers/<slot>.lock     held by a worker for its life; the kernel frees it, however the worker ends
+workers/<slot>.json     what that worker has in use: its acknowledgement of a target
+store.json              the last look at the store, by whichever worker looked
+change.lock             held by the one worker that changes the target
+lookout.lock            held by the one worker that looks at the store for all
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from wine_api.metrics import HostGauges
+from wine_api.response_times import Percentiles, percentiles
+from wine_api.serving import files
+
+_CONVERGENCE_POLL_SECONDS = 0.02
+_SLOT_TRIES = 3
+_SLOT_TRY_SECONDS = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The model that every worker of this host is to have.
+
+    *generation* counts the targets of this run. *stale* says that it came from the cache while the store was away.
+    """
+
+    generation: int
+    digest: str
+    version: str
+    identity: str
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What one worker has in use.
+
+    *pid* 0 is a worker that is still starting, *generation* 0 one without a model. *error* says why it has not
+    taken the target.
+    """
+
+    slot: int
+    pid: int
+    generation: int = 0
+    version: str | None = None
+    digest: str | None = None
+    engine: str | None = None
+    loaded_at: float | None = None
+    error: str | None = None
+    response_times: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What the last look at the store found. *checked_at* is in seconds since the epoch; *error* names the cause."""
+
+    kind: str
+    reachable: bool | None = None
+    checked_at: float | None = None
+    latency_ms: float | None = None
+    error: str | None = None
+
+
+class Fleet:
+    """This worker's view of all workers of the host, itself included."""
+
+    def __init__(self, folder: Path, store_kind: str) -> None:
+        self._folder = folder
+        self._store_kind = store_kind
+        self._slot_lock: IO[bytes] | None = None
+        self._lookout_lock: IO[bytes] | None = None
+        self.slot = -1
+
+    def begin_run(self, expected_workers: int) -> None:
+        """Forget the run before: its target and its workers. Called once, before the first worker starts."""
+        files.make_private_folder(self._folder)
+        self._workers_folder.mkdir(exist_ok=True)
+        for name in ("target.json", "store.json", "was_ready"):
+            (self._folder / name).unlink(missing_ok=True)
+        for leftover in self._workers_folder.iterdir():
+            leftover.unlink()
+        files.write_json(self._folder / "run.json", {"expected_workers": expected_workers})
+
+    # Membership
+
+    def join(self) -> int:
+        """Take the lowest free slot for the life of this process and return it."""
+        files.make_private_folder(self._folder)
+        self._workers_folder.mkdir(exist_ok=True)
+        self.slot = 0
+        while (lock := self._try_slot(self.slot)) is None:
+            self.slot += 1
+        self._slot_lock = lock
+        self._status_path(self.slot).unlink(missing_ok=True)
+        return self.slot
+
+    def _try_slot(self, slot: int) -> IO[bytes] | None:
+        for _ in range(_SLOT_TRIES):
+            if (lock := files.try_lock(self._lock_path(slot))) is not None:
+                return lock
+            # Another worker may just be looking whether the slot is free, which takes its lock for a moment.
+            time.sleep(_SLOT_TRY_SECONDS)
+        return None
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        for lock in (self._slot_lock, self._lookout_lock):
+            if lock is not None:
+                lock.close()
+        self._slot_lock = self._lookout_lock = None
+
+    def free_slots(self) -> Iterator[int]:
+        """Yield the slots whose worker is gone."""
+        for path in self._workers_folder.glob("*.lock"):
+            if (lock := files.try_lock(path)) is not None:
+                yield int(path.stem)
+                lock.close()
+
+    def take_lookout(self) -> bool:
+        """Whether this worker is the one that looks at the store for all; the first to ask is, until it ends."""
+        if self._lookout_lock is None:
+            self._lookout_lock = files.try_lock(self._folder / "lookout.lock")
+        return self._lookout_lock is not None
+
+    # The target
+
+    def target(self) -> Target | None:
+        """Return the model that every worker is to have, or None before there is one."""
+        document = files.read_json(self._folder / "target.json")
+        return None if document is None else Target(**document)
+
+    def target_stamp(self) -> tuple[int, int] | None:
+        """Return what changes whenever the target does; cheap enough to ask ten times a second."""
+        try:
+            found = (self._folder / "target.json").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def changing(self, deadline: float) -> AbstractContextManager[bool]:
+        """Be the only one who changes the target; yields False if that was not possible before *deadline*."""
+        return files.locked(self._folder / "change.lock", deadline)
+
+    def publish(self, digest: str, version: str, identity: str, *, stale: bool = False) -> Target:
+        """Make the model with *digest* the target of every worker. Only inside `changing`."""
+        current = self.target()
+        generation = 1 if current is None else current.generation + 1
+        target = Target(generation, digest, version, identity, stale)
+        files.write_json(self._folder / "target.json", asdict(target))
+        return target
+
+    def confirm(self, target: Target, identity: str) -> Target:
+        """Say that the store holds *target*, under *identity*: it is not stale, and no new generation."""
+        confirmed = Target(target.generation, target.digest, target.version, identity)
+        if confirmed != target:
+            files.write_json(self._folder / "target.json", asdict(confirmed))
+        return confirmed
+
+    # Who has what
+
+    def report(self, status: WorkerStatus) -> None:
+        """Tell the others what this worker has in use."""
+        files.write_json(self._status_path(status.slot), asdict(status))
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return the status of each living worker, by slot."""
+        return [self._read_status(slot) for slot in sorted(self._living_slots())]
+
+    def all_have_a_model(self) -> bool:
+        """Whether every worker that takes requests has a model, and all that the run began with have come up once.
+
+        A worker that starts later does not count before it takes requests: while it loads, the others answer.
+        """
+        taking_requests = [worker for worker in self.workers() if worker.pid]
+        if not taking_requests or not all(worker.generation for worker in taking_requests):
+            return False
+        was_ready = self._folder / "was_ready"
+        if not was_ready.exists():
+            run = files.read_json(self._folder / "run.json") or {"expected_workers": 1}
+            if len(taking_requests) < run["expected_workers"]:
+                return False
+            was_ready.touch()
+        return True
+
+    def wait_until_converged(self, generation: int, deadline: float) -> list[WorkerStatus]:
+        """Wait until every living worker has *generation* (or could not take it), or until *deadline*."""
+        while True:
+            workers = self.workers()
+            if all(worker.generation >= generation for worker in workers) or time.monotonic() >= deadline:
+                return workers
+            time.sleep(_CONVERGENCE_POLL_SECONDS)
+
+    def response_times(self) -> Percentiles:
+        """Return the response times of all workers over the last minutes."""
+        return percentiles(worker.response_times for worker in self.workers())
+
+    # The store, as it was last seen
+
+    def report_store(self, status: StoreStatus) -> None:
+        """Tell the others what a look at the store found."""
+        files.write_json(self._folder / "store.json", asdict(status))
+
+    def store(self) -> StoreStatus:
+        """Return what the last look at the store found, by whichever worker."""
+        document = files.read_json(self._folder / "store.json")
+        return StoreStatus(self._store_kind) if document is None else StoreStatus(**document)
+
+    def gauges(self) -> HostGauges:
+        """Return what the metrics say of the host."""
+        workers, target = self.workers(), self.target()
+        in_use = {
+            (worker.version, worker.digest, worker.engine)
+            for worker in workers
+            if worker.version and worker.digest and worker.engine
+        }
+        generation = 0 if target is None else target.generation
+        return HostGauges(
+            models=sorted(in_use),
+            generation=generation,
+            loaded_at=max((worker.loaded_at for worker in workers if worker.loaded_at), default=None),
+            stale=target is not None and target.stale,
+            workers=len(workers),
+            workers_converged=sum(1 for worker in workers if worker.generation >= generation > 0),
+            store_up=self.store().reachable,
+        )
+
+    @property
+    def _workers_folder(self) -> Path:
+        return self._folder / "workers"
+
+    def _lock_path(self, slot: int) -> Path:
+        return self._workers_folder / f"{slot}.lock"
+
+    def _status_path(self, slot: int) -> Path:
+        return self._workers_folder / f"{slot}.json"
+
+    def _living_slots(self) -> Iterator[int]:
+        free = set(self.free_slots())
+        for path in self._workers_folder.glob("*.lock"):
+            if (slot := int(path.stem)) not in free:
+                yield slot
+
+    def _read_status(self, slot: int) -> WorkerStatus:
+        document: dict[str, Any] | None = files.read_json(self._status_path(slot))
+        if document is None:
+            return WorkerStatus(slot, 0)
+        # JSON turned the numbers of the buckets into text.
+        times = {int(bucket): count for bucket, count in document.pop("response_times", {}).items()}
+        return WorkerStatus(**document, response_times=times)
+
+
+def own_status(slot: int, **in_use: Any) -> WorkerStatus:
+    """Return the status of this process."""
+    return WorkerStatus(slot, os.getpid(), **in_use)

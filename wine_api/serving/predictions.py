@@ -1,0 +1,65 @@
+"""From a valid request to an answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from wine_api.metrics import Metrics
+from wine_api.serving.engines.base import Answers
+from wine_api.serving.holder import LoadedModel, ModelHolder
+from wine_api.serving.wine import FEATURE_NAMES, Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfRange:
+    """A value that lies outside what the model saw in training: the answer is a guess beyond the data."""
+
+    feature: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The answers of one request, all by one model. *warnings* has the warnings of each row that has any, by row."""
+
+    model: LoadedModel
+    answers: Answers
+    warnings: dict[int, list[OutOfRange]]
+
+
+class Predictions:
+    """Answers requests with the model in use."""
+
+    def __init__(self, holder: ModelHolder, metrics: Metrics) -> None:
+        self._holder = holder
+        self._metrics = metrics
+
+    def predict(self, wines: Matrix) -> Predicted:
+        """Predict *wines*, shape (rows, 11), in the order of FEATURES.
+
+        Raises `ModelNotLoaded` before there is a model.
+        """
+        model = self._holder.require()
+        started = time.perf_counter()
+        answers = model.engine.predict(wines)
+        self._metrics.count_answers(answers.labels, answers.confidences, time.perf_counter() - started)
+        return Predicted(model, answers, _out_of_range(model, wines))
+
+
+def _out_of_range(model: LoadedModel, wines: Matrix) -> dict[int, list[OutOfRange]]:
+    if model.card is None:
+        return {}
+    lows = np.array([known.minimum for known in model.card.ranges])
+    highs = np.array([known.maximum for known in model.card.ranges])
+    found: dict[int, list[OutOfRange]] = {}
+    for row, column in np.argwhere((wines < lows) | (wines > highs)).tolist():
+        warning = OutOfRange(
+            FEATURE_NAMES[column], float(wines[row, column]), float(lows[column]), float(highs[column])
+        )
+        found.setdefault(row, []).append(warning)
+    return found

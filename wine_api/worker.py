@@ -1,0 +1,152 @@
+"""The life of one Gunicorn worker, and of the master as far as the workers need it. gunicorn.conf.py calls this."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from gunicorn import util
+from gunicorn.http import errors as http_errors
+from gunicorn.workers.gthread import ThreadWorker
+
+from wine_api import metrics
+from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
+from wine_api.config import Settings
+from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, log_request, valid_request_id
+from wine_api.services import Services, services_of
+from wine_api.serving import files
+
+logger = logging.getLogger(__name__)
+
+
+# The master
+
+
+class StateDirInUse(Exception):
+    """Another instance uses the same `STATE_DIR`."""
+
+
+def begin_run(services: Services, *, upgrading: bool) -> IO[bytes] | None:
+    """Start a run of this instance, in the master, before its first worker.
+
+    Returns the lock that says so, to be kept open while the master lives. *upgrading*: this master takes over from
+    another one, whose workers still answer (SIGUSR2); then the run goes on, and there is no lock to take.
+    Raises `StateDirInUse`.
+    """
+    folder = files.make_private_folder(services.settings.state_folder)
+    lock = files.try_lock(folder / "instance.lock")
+    if lock is None:
+        if upgrading:
+            return None
+        raise StateDirInUse("STATE_DIR is in use by another instance; give each its own")
+    services.fleet.begin_run(services.settings.web_concurrency)
+    for counted in metrics_folder(services.settings).glob("*.db"):
+        counted.unlink()
+    return lock
+
+
+def metrics_folder(settings: Settings) -> Path:
+    """Return where the workers of this instance count together."""
+    return settings.state_folder / "metrics"
+
+
+def on_starting(server: Any) -> None:
+    """Begin the run, or say in one line why not and exit."""
+    services = services_of(server.app.wsgi())
+    try:
+        server.wine_run = begin_run(services, upgrading=server.master_pid != 0)
+    except (OSError, StateDirInUse) as error:
+        logger.critical("cannot start", extra={"reason": str(error)})
+        sys.exit(1)
+
+
+def when_ready(server: Any) -> None:
+    """Say where to look."""
+    services = services_of(server.app.wsgi())
+    address = f"http://{services.settings.host}:{services.settings.port}"
+    logger.info("serving", extra={"url": address, "docs": f"{address}/docs", "health": f"{address}/health"})
+
+
+def child_exit(server: Any) -> None:
+    """Drop the gauges of workers that are gone."""
+    for slot in services_of(server.app.wsgi()).fleet.free_slots():
+        metrics.forget_gauges_of(slot)
+
+
+# A worker
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Make a worker out of a fresh fork: it returns with a model, or after it has tried for long enough.
+
+    Never raises: that would halt the master with all its healthy workers.
+    """
+    try:
+        _default_signals()
+        if server.wine_run is not None:
+            server.wine_run.close()  # the lock stays the master's alone
+        services = services_of(worker.app.wsgi())
+        metrics.use_slot(services.fleet.join())
+        services.refresher.start()
+    except Exception:
+        logger.exception("worker started without a model")
+
+
+def _default_signals() -> None:
+    # The fork still has the master's handlers, which only queue: a stop during the load would not be heard.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+class Worker(ThreadWorker):
+    """Gunicorn's threaded worker, with answers and log lines of our own for requests that are not HTTP."""
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """Stop: no longer ready, then finish what is under way."""
+        services_of(self.app.wsgi()).draining.set()
+        super().handle_exit(sig, frame)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer a request that the application never saw, or could not answer."""
+        status, reason, code, detail = _describe(exc)
+        request = ObservedRequest(
+            request_id=valid_request_id(None),
+            method=str(getattr(req, "method", None) or "-"),
+            path=str(getattr(req, "path", None) or "-"),
+            client=addr[0] if addr else "",
+            started=time.perf_counter(),
+            status=status,
+            outcome=None,
+        )
+        if status == 500:
+            logger.error("request failed", exc_info=exc, extra={"request_id": request.request_id})
+        log_request(request)
+        body = problem_document(status, code, reason, detail, request.request_id)
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM_MEDIA_TYPE}\r\n"
+            f"Content-Length: {len(body)}\r\n{REQUEST_ID_HEADER}: {request.request_id}\r\n\r\n"
+        )
+        try:
+            util.write_nonblock(client, head.encode("latin-1") + body)
+        except OSError:
+            logger.debug("client is gone")
+
+
+def _describe(error: BaseException) -> tuple[int, str, str, str]:
+    """Return status, reason, code and detail for what Gunicorn raised while it read a request."""
+    if isinstance(error, http_errors.LimitRequestLine):
+        return 414, "URI Too Long", "uri_too_long", "The request line is too long."
+    if isinstance(error, http_errors.LimitRequestHeaders):
+        return 431, "Request Header Fields Too Large", "headers_too_large", "The headers are too large or too many."
+    if isinstance(error, http_errors.UnsupportedTransferCoding):
+        return 501, "Not Implemented", "unsupported_transfer_coding", "Only the chunked transfer coding is supported."
+    if isinstance(error, http_errors.ExpectationFailed):
+        return 417, "Expectation Failed", "expectation_failed", "Only 100-continue can be expected."
+    ours = (http_errors.InvalidResponseHeader, http_errors.InvalidResponseHeaderName, http_errors.ConfigurationProblem)
+    if isinstance(error, http_errors.ParseException) and not isinstance(error, ours):
+        return 400, "Bad Request", "malformed_request", "The request is not well-formed HTTP."
+    return 500, "Internal Server Error", "internal_error", "Something went wrong here. The log has the details."
