@@ -194,7 +194,7 @@ class Settings:
         _LOOPBACK,
         _networks,
         "Who may set X-Forwarded-For, -Proto, -Host and -Prefix: addresses or networks, separated by commas.",
-        shown="127.0.0.0/8,::1/128",
+        shown="`127.0.0.0/8,::1/128`",
     )
 
     @classmethod
@@ -228,14 +228,34 @@ def _declared() -> Iterator[tuple[Field[Any], str]]:
         yield item, item.metadata["variable"]
 
 
+_TYPES = {
+    "str": "text",
+    "int": "whole number",
+    "float": "seconds",
+    "bool": "yes or no",
+    "Path": "folder",
+    "tuple[str, ...]": "list",
+    "tuple[Network, ...]": "list",
+}
+
+
 def settings_reference() -> str:
     """Write the table of docs/configuration.md."""
-    rows = ["| variable | default | what it sets |", "| --- | --- | --- |"]
+    rows = ["| variable | type | default | what it sets |", "| --- | --- | --- | --- |"]
     defaults = Settings()
     for item, variable in _declared():
-        default = item.metadata["shown"] or getattr(defaults, item.name)
-        rows.append(f"| `{variable}` | {'unset' if default is None else f'`{default}`'} | {item.metadata['doc']} |")
+        kind = _TYPES[str(item.type).removesuffix(" | None")]
+        default = item.metadata["shown"] or _as_written(getattr(defaults, item.name))
+        rows.append(f"| `{variable}` | {kind} | {default} | {item.metadata['doc']} |")
     return "\n".join(rows) + "\n"
+
+
+def _as_written(default: Any) -> str:
+    if default is None:
+        return "unset"
+    if isinstance(default, bool):
+        return "`yes`" if default else "`no`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
 def limit_native_threads(workers: int) -> None:

@@ -106,7 +106,7 @@ class PredictionSchema(Schema):
     prediction = fields.Raw(
         required=True,
         metadata={
-            "description": "The model's own label: a whole number for quality models, any number for regressors, or text.",
+            "description": "The model's own label: a whole number, any number for regressors, or text.",
             "type": ["integer", "number", "string"],
             "example": 6,
         },

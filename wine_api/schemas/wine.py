@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
@@ -13,6 +13,18 @@ from wine_api.schemas.base import Complaint, complain
 from wine_api.serving.wine import FEATURE_COUNT, FEATURE_NAMES, FEATURES, Feature, feature_name
 
 Row = list[float]
+
+# marshmallow passes messages on as they are; ours carry a code.
+_NUMBER_MESSAGES: dict[str, Any] = {
+    "required": [Complaint("missing", "This value is missing.")],
+    "null": [Complaint("not_a_number", "Must be a number, not null.")],
+}
+_OBJECT_MESSAGES: dict[str, Any] = {
+    "null": [Complaint("wrong_type", "Must be an object of eleven named numbers, not null.")],
+}
+_EITHER_MESSAGES: dict[str, Any] = {
+    "null": [Complaint("wrong_type", "Must be eleven numbers, or an object of them, not null.")],
+}
 
 
 class InRange(validate.Range):
@@ -27,10 +39,7 @@ class InRange(validate.Range):
 class Number(fields.Float):
     """A finite JSON number. Text, booleans and null are not numbers."""
 
-    default_error_messages: ClassVar[dict[str, Any]] = {
-        "required": [Complaint("missing", "This value is missing.")],
-        "null": [Complaint("not_a_number", "Must be a number, not null.")],
-    }
+    default_error_messages = _NUMBER_MESSAGES
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
         if type(value) not in (int, float):
@@ -72,9 +81,7 @@ _wine_features = WineFeatures()
 class WineObject(fields.Field[Row]):
     """A wine as an object from feature name to number, however the names are spelled; loads as a row of FEATURES."""
 
-    default_error_messages: ClassVar[dict[str, Any]] = {
-        "null": [Complaint("wrong_type", "Must be an object of eleven named numbers, not null.")],
-    }
+    default_error_messages = _OBJECT_MESSAGES
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Row:
         if not isinstance(value, dict):
@@ -85,9 +92,7 @@ class WineObject(fields.Field[Row]):
 class WineArrayOrObject(fields.Field[Row]):
     """A wine as an array of eleven numbers in the published order, or as an object; loads as a row of FEATURES."""
 
-    default_error_messages: ClassVar[dict[str, Any]] = {
-        "null": [Complaint("wrong_type", "Must be eleven numbers, or an object of them, not null.")],
-    }
+    default_error_messages = _EITHER_MESSAGES
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Row:
         if isinstance(value, list):

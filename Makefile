@@ -1,0 +1,87 @@
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+URL ?= http://127.0.0.1:8000
+
+# What `make run` and `make dev` keep goes to ./var, one folder a port.
+PORT ?= 8000
+VAR := PORT=$(PORT) STATE_DIR=$${STATE_DIR:-var/state-$(PORT)} MODEL_CACHE_DIR=$${MODEL_CACHE_DIR:-var/cache}
+GUNICORN := $(BIN)/python tools/foreground.py $(BIN)/gunicorn --config gunicorn.conf.py wsgi:app
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The service writes JSON lines only, so people are told what make does on the terminal, if there is one.
+SAY := @test ! -t 2 || echo >&2
+
+.DEFAULT_GOAL := help
+.PHONY: help install run dev smoke check lint types test unit integration e2e format lock docs redoc clean
+
+##@ Start
+run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in production
+	@$(VAR) $(GUNICORN)
+
+dev: $(VENV)/.runtime  ## The same with one worker that restarts when the code changes
+	@$(VAR) WEB_CONCURRENCY=1 WEB_RELOAD=yes $(GUNICORN)
+
+install: $(VENV)/.development  ## Make the virtual environment with everything for development
+
+##@ Check
+check: lint types test  ## All that CI checks: lint, types and tests
+
+lint: $(VENV)/.development  ## Style, and the layers of setup.cfg
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+types: $(VENV)/.development  ## Static types
+	$(BIN)/mypy
+
+test: $(VENV)/.development  ## Every test; the browser tests need Chromium (Debian: apt-get install chromium)
+	$(BIN)/pytest
+
+unit: $(VENV)/.development  ## Tests of single parts, in seconds
+	$(BIN)/pytest tests/unit
+
+integration: $(VENV)/.development  ## Tests of the parts together: Gunicorn, S3, the file system
+	$(BIN)/pytest tests/integration
+
+e2e: $(VENV)/.development  ## Tests through the front door: HTTP and a browser
+	$(BIN)/pytest tests/e2e
+
+smoke: $(VENV)/.development  ## The end-to-end tests against a running instance: make smoke URL=https://…
+	WINE_API_URL=$(URL) $(BIN)/pytest tests/e2e/test_api.py
+
+format: $(VENV)/.development  ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+##@ Keep
+lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
+	$(BIN)/uv pip compile --quiet pyproject.toml $(LOCK) --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
+
+docs: $(VENV)/.development  ## Write docs/configuration.md and docs/model_card.schema.json from the code
+	$(BIN)/python tools/write_docs.py
+
+clean:  ## Remove the virtual environment, caches and ./var
+	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+LOCK := --generate-hashes --universal --python-version 3.11 --fork-strategy fewest --no-emit-index-url --custom-compile-command "make lock"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock | $(BIN)/python
+	$(SAY) "Installing the locked dependencies into $(VENV) (once) …"
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.development: requirements-dev.lock pyproject.toml | $(BIN)/python
+	$(SAY) "Installing the locked development dependencies into $(VENV) (once) …"
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@$(PIP) install --no-deps --editable .
+	@touch $@ $(VENV)/.runtime
