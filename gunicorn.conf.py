@@ -1,24 +1,12 @@
 """How Gunicorn runs the service. The work behind the hooks is in wine_api/worker.py, where tests can call it."""
 
-import logging
-import sys
+from wine_api import native_threads
 
-from wine_api.config import InvalidSetting, Settings, limit_native_threads
+native_threads.limit()  # before anything imports NumPy
 
-try:
-    settings = Settings.from_environ()
-except InvalidSetting as error:
-    from wine_api.observability import logs
+from wine_api import worker  # noqa: E402
 
-    logs.configure("INFO")
-    logging.getLogger("wine_api.config").critical("cannot start", extra={"reason": str(error)})
-    sys.exit(1)
-
-limit_native_threads(settings.web_concurrency)
-
-from wine_api import metrics, worker  # noqa: E402  # numpy reads its limits when it is imported
-
-metrics.count_in_files(worker.metrics_folder(settings))
+settings = worker.read_settings()
 
 bind = f"{settings.host}:{settings.port}"
 workers = settings.web_concurrency
@@ -36,6 +24,7 @@ graceful_timeout = 25  # seconds for requests under way; Kubernetes kills after 
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat must not wait for a disk
 control_socket_disable = True  # it would let anyone on this host reload and stop the service
 forwarded_allow_ips = ",".join(str(network) for network in settings.trusted_proxies)
+forwarder_headers = ""  # SCRIPT_NAME and PATH_INFO are nobody's to send; X-Forwarded-Prefix is the contract
 
 
 def on_starting(server):  # noqa: D103

@@ -103,8 +103,9 @@ def _setting(variable: str, default: Any, parse: Callable[[str], Any], doc: str,
 
 
 def _private_folder(name: str) -> Path:
-    # Under the system's temporary directory, as HOME may be missing or read-only.
-    return Path(tempfile.gettempdir()) / f"wine-api-{os.getuid()}" / name
+    # Under the system's temporary directory, as HOME may be missing or read-only; directly under it, where nobody else
+    # can replace what is this user's.
+    return Path(tempfile.gettempdir()) / f"wine-api-{os.getuid()}-{name}"
 
 
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -256,14 +257,3 @@ def _as_written(default: Any) -> str:
     if isinstance(default, bool):
         return "`yes`" if default else "`no`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
-
-
-def limit_native_threads(workers: int) -> None:
-    """Give the numeric libraries of each worker its share of the processors.
-
-    Each library would start a thread a processor in every worker. They read their limits when they are imported, so
-    this must come first; a limit that the operator has set stays.
-    """
-    share = max(1, len(os.sched_getaffinity(0)) // workers)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, str(share))

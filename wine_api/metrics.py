@@ -42,11 +42,10 @@ class _CountingProcess:
 
 
 def count_in_files(folder: Path) -> None:
-    """Make all metrics of this process and its children count in files under *folder*, which is created.
+    """Make all metrics of this process and its children count in files under *folder*, which exists.
 
     Must come before the first `Metrics` of the process.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ[_FOLDER_VARIABLE] = str(folder)
     values.ValueClass = values.MultiProcessValue(lambda: _CountingProcess.name)
 

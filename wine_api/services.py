@@ -19,7 +19,8 @@ from wine_api.serving.fleet import Fleet
 from wine_api.serving.holder import ModelHolder
 from wine_api.serving.loading import ModelLoader
 from wine_api.serving.predictions import Predictions
-from wine_api.serving.refresher import Refresher, RefreshPolicy
+from wine_api.serving.refresher import Refresher
+from wine_api.serving.rollout import LoadLimits, Rollout
 from wine_api.serving.stores.base import ModelStore
 from wine_api.serving.stores.local import LocalStore
 from wine_api.serving.stores.s3 import S3Store
@@ -37,6 +38,7 @@ class Services:
     response_times: ResponseTimes
     fleet: Fleet
     holder: ModelHolder
+    rollout: Rollout
     refresher: Refresher
     predictions: Predictions
     started_at: float = field(default_factory=time.time)
@@ -50,7 +52,7 @@ def build_services(settings: Settings) -> Services:
     holder = ModelHolder()
     store = _pick_store(settings)
     fleet = Fleet(settings.state_folder, store.kind)
-    refresher = Refresher(
+    rollout = Rollout(
         store=store,
         cache=ModelCache(settings.model_cache_dir),
         fleet=fleet,
@@ -58,16 +60,17 @@ def build_services(settings: Settings) -> Services:
         loader=ModelLoader(),
         metrics=metrics,
         response_times=response_times,
-        policy=RefreshPolicy(settings.model_cache_ttl, settings.model_load_timeout, settings.model_max_bytes),
+        limits=LoadLimits(settings.model_load_timeout, settings.model_max_bytes),
     )
-    metrics.ask_host(fleet.gauges)
+    metrics.ask_host(lambda: fleet.status().gauges)
     return Services(
         settings=settings,
         metrics=metrics,
         response_times=response_times,
         fleet=fleet,
         holder=holder,
-        refresher=refresher,
+        rollout=rollout,
+        refresher=Refresher(rollout, fleet, settings.model_cache_ttl),
         predictions=Predictions(holder, metrics),
     )
 

@@ -6,8 +6,7 @@ import logging
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from gunicorn import util
 from gunicorn.http import errors as http_errors
@@ -15,15 +14,37 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from wine_api import metrics
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
-from wine_api.config import Settings
-from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, log_request, valid_request_id
+from wine_api.config import InvalidSetting, Settings
+from wine_api.observability import logs
+from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, log_request, shortened, valid_request_id
 from wine_api.services import Services, services_of
 from wine_api.serving import files
 
 logger = logging.getLogger(__name__)
 
+_LINGER_SECONDS = 0.5
+_METRICS = "metrics"  # in STATE_DIR: where the workers of this instance count together
+
 
 # The master
+
+
+def read_settings() -> Settings:
+    """Return the settings, with the folders they name made, or say in one line why not and exit."""
+    try:
+        settings = Settings.from_environ()
+        files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
+    except (InvalidSetting, OSError) as error:
+        refuse_to_start(error)
+    metrics.count_in_files(settings.state_folder / _METRICS)
+    return settings
+
+
+def refuse_to_start(error: Exception) -> NoReturn:
+    """Say in one line why the service cannot start, and exit."""
+    logs.configure("INFO")
+    logger.critical("cannot start", extra={"reason": str(error)})
+    sys.exit(1)
 
 
 class StateDirInUse(Exception):
@@ -37,21 +58,16 @@ def begin_run(services: Services, *, upgrading: bool) -> IO[bytes] | None:
     another one, whose workers still answer (SIGUSR2); then the run goes on, and there is no lock to take.
     Raises `StateDirInUse`.
     """
-    folder = files.make_private_folder(services.settings.state_folder)
+    folder = services.settings.state_folder
     lock = files.try_lock(folder / "instance.lock")
     if lock is None:
         if upgrading:
             return None
         raise StateDirInUse("STATE_DIR is in use by another instance; give each its own")
     services.fleet.begin_run(services.settings.web_concurrency)
-    for counted in metrics_folder(services.settings).glob("*.db"):
+    for counted in (folder / _METRICS).glob("*.db"):
         counted.unlink()
     return lock
-
-
-def metrics_folder(settings: Settings) -> Path:
-    """Return where the workers of this instance count together."""
-    return settings.state_folder / "metrics"
 
 
 def on_starting(server: Any) -> None:
@@ -60,8 +76,7 @@ def on_starting(server: Any) -> None:
     try:
         server.wine_run = begin_run(services, upgrading=server.master_pid != 0)
     except (OSError, StateDirInUse) as error:
-        logger.critical("cannot start", extra={"reason": str(error)})
-        sys.exit(1)
+        refuse_to_start(error)
 
 
 def when_ready(server: Any) -> None:
@@ -116,7 +131,7 @@ class Worker(ThreadWorker):
         request = ObservedRequest(
             request_id=valid_request_id(None),
             method=str(getattr(req, "method", None) or "-"),
-            path=str(getattr(req, "path", None) or "-"),
+            path=shortened(str(getattr(req, "path", None) or "-")),
             client=addr[0] if addr else "",
             started=time.perf_counter(),
             status=status,
@@ -124,6 +139,7 @@ class Worker(ThreadWorker):
         )
         if status == 500:
             logger.error("request failed", exc_info=exc, extra={"request_id": request.request_id})
+        services_of(self.app.wsgi()).metrics.errors.labels(code).inc()
         log_request(request)
         body = problem_document(status, code, reason, detail, request.request_id)
         head = (
@@ -132,8 +148,20 @@ class Worker(ThreadWorker):
         )
         try:
             util.write_nonblock(client, head.encode("latin-1") + body)
+            util.close_graceful(client, timeout=_LINGER_SECONDS)
         except OSError:
             logger.debug("client is gone")
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Whether the connection can take another request; if not, it is closed here.
+
+        Gunicorn waits longer for a body that nobody reads, and lingers on the thread that accepts connections: a few
+        clients that announce a body, are told that it is too large, and wait, would make health checks fail.
+        """
+        if keepalive and conn.parser.finish_body(deadline=time.monotonic() + _LINGER_SECONDS):
+            return True
+        util.close_graceful(conn.sock, timeout=_LINGER_SECONDS)
+        return False
 
 
 def _describe(error: BaseException) -> tuple[int, str, str, str]:

@@ -25,6 +25,7 @@ logger = logging.getLogger("wine_api.access")
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
+_LONGEST_PATH = 300
 _ENVIRON_KEY = "wine_api.request"
 
 # Another method is seen as this one: a label of a metric must not be what a caller makes up.
@@ -135,4 +136,9 @@ def valid_request_id(offered: str | None) -> str:
 def _path(environ: WSGIEnvironment) -> str:
     # WSGI hands over the bytes of the path as Latin-1; people wrote UTF-8.
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return path.encode("latin-1", "replace").decode("utf-8", "replace")
+    return shortened(path.encode("latin-1", "replace").decode("utf-8", "replace"))
+
+
+def shortened(path: str) -> str:
+    """Return as much of *path* as a log line has room for, even if each character must be escaped."""
+    return path if len(path) <= _LONGEST_PATH else path[:_LONGEST_PATH] + "…"

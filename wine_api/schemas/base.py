@@ -11,6 +11,8 @@ from marshmallow import RAISE, Schema, ValidationError
 from wine_api.errors import Fault, InvalidRequest
 
 MOST_FAULTS = 20
+_WHOLE = "_schema"  # where marshmallow puts what is wrong with an object as a whole
+_LONGEST_KEY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def _faults(messages: Any, pointer: str) -> Iterator[Fault]:
         yield Fault(pointer, messages.code, messages.detail)
     elif isinstance(messages, dict):
         for key, nested in messages.items():
-            yield from _faults(nested, pointer if key == "_schema" else f"{pointer}/{_escaped(key)}")
+            yield from _faults(nested, pointer if key == _WHOLE and not pointer else f"{pointer}/{_escaped(key)}")
     elif isinstance(messages, list):
         for nested in messages:
             yield from _faults(nested, pointer)
@@ -61,6 +63,9 @@ def _faults(messages: Any, pointer: str) -> Iterator[Fault]:
 
 
 def _escaped(key: object) -> str:
-    # RFC 6901, section 3. What a caller made up is cut: an error does not echo a payload.
-    text = str(key).replace("~", "~0").replace("/", "~1")
-    return text if len(text) <= 64 else text[:64] + "…"
+    """Return *key* as a part of a JSON pointer (RFC 6901, section 3).
+
+    What a caller made up is cut: an error does not echo a payload. It can hold lone surrogates, which UTF-8 cannot.
+    """
+    text = str(key)[:_LONGEST_KEY].replace("~", "~0").replace("/", "~1")
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -14,6 +14,9 @@ from wine_api.serving.wine import FEATURE_COUNT, FEATURE_NAMES, FEATURES, Featur
 
 Row = list[float]
 
+# More names than this are not explained one by one: finding what a name may have meant takes time.
+_MOST_NAMES = 4 * FEATURE_COUNT
+
 # marshmallow passes messages on as they are; ours carry a code.
 _NUMBER_MESSAGES: dict[str, Any] = {
     "required": [Complaint("missing", "This value is missing.")],
@@ -111,6 +114,8 @@ def _row_of_array(numbers: list[Any]) -> Row:
 
 
 def _row_of_object(spelled: dict[str, Any]) -> Row:
+    if len(spelled) > _MOST_NAMES:
+        raise complain("too_many_names", f"Must have {FEATURE_COUNT} names, not {len(spelled)}.")
     named: dict[str, Any] = {}
     spelling_of: dict[str, str] = {}
     complaints: dict[str, list[Complaint]] = {}

@@ -7,6 +7,7 @@ in_use.json                           the digest that this host served last; wha
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from typing import Any
 from wine_api.serving import files
 from wine_api.serving.artifact import VERSION_FROM_DIGEST_DIGITS, Artifact, sha256_of
 from wine_api.serving.stores.base import ARTIFACT_NAME, CARD_NAME, SIGNATURE_NAME, ModelStore, StoredModel
+
+logger = logging.getLogger(__name__)
 
 _ORIGIN_NAME = "origin.json"
 _IN_USE_NAME = "in_use.json"
@@ -62,8 +65,11 @@ class ModelCache:
 
     def remember_in_use(self, digest: str) -> None:
         """Keep *digest* as the model that a restart falls back to, and drop the models beyond the newest few."""
-        files.write_json(self._folder / _IN_USE_NAME, {"digest": digest})
-        os.utime(self._folder / digest)
+        try:
+            files.write_json(self._folder / _IN_USE_NAME, {"digest": digest})
+            os.utime(self._folder / digest)
+        except OSError:  # a full disk; the model is in use all the same
+            logger.exception("model in use not remembered")
         for folder in self._models_by_age()[_KEPT_MODELS:]:
             shutil.rmtree(folder, ignore_errors=True)
 

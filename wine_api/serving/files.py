@@ -21,16 +21,19 @@ class FolderNotPrivate(OSError):
 
 
 def make_private_folder(folder: Path) -> Path:
-    """Create *folder* for this user alone, or make sure that it is.
+    """Create *folder* for this user alone, or make sure that it is; folders above it are created likewise.
 
-    Raises `FolderNotPrivate` when it belongs to another user: under a shared temporary directory somebody may have
-    made it first, to put a model of theirs into it.
+    Raises `FolderNotPrivate` when another user owns it: under a shared temporary directory somebody may have made it
+    first, to put a model of theirs into it. A folder of root's is the operator's affair.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.exists():
+        if not folder.parent.exists():
+            make_private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.stat()
-    if found.st_uid != os.getuid():
-        raise FolderNotPrivate(f"{folder.name} belongs to another user")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if found.st_uid not in (os.getuid(), 0):
+        raise FolderNotPrivate(f"the folder {folder.name} belongs to another user")
+    if found.st_uid == os.getuid() and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         folder.chmod(0o700)
     return folder
 

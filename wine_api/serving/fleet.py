@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,13 +33,15 @@ _SLOT_TRY_SECONDS = 0.002
 class Target:
     """The model that every worker of this host is to have.
 
-    *generation* counts the targets of this run. *stale* says that it came from the cache while the store was away.
+    *generation* counts the targets of this run. *latest* is the identity of what lay under `MODEL_KEY` when the host
+    decided on this target, which may be another model: one that was asked for by name stays until the store changes.
+    None if it was not known. *stale* says that the target came from the cache while the store was away.
     """
 
     generation: int
     digest: str
     version: str
-    identity: str
+    latest: str | None
     stale: bool = False
 
 
@@ -61,6 +63,10 @@ class WorkerStatus:
     error: str | None = None
     response_times: dict[int, int] = field(default_factory=dict)
 
+    def using(self, *, generation: int, version: str, digest: str, engine: str, loaded_at: float) -> WorkerStatus:
+        """Return this status with a model in use."""
+        return replace(self, generation=generation, version=version, digest=digest, engine=engine, loaded_at=loaded_at)
+
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
@@ -71,6 +77,53 @@ class StoreStatus:
     checked_at: float | None = None
     latency_ms: float | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """What the workers of this host know together, at one moment."""
+
+    workers: list[WorkerStatus]
+    target: Target | None
+    store: StoreStatus
+
+    @property
+    def generation(self) -> int:
+        """The generation that every worker is to have; 0 before the first model."""
+        return 0 if self.target is None else self.target.generation
+
+    @property
+    def stale(self) -> bool:
+        """Whether the model comes from the cache, and the store has not confirmed it since."""
+        return self.target is not None and self.target.stale
+
+    @property
+    def converged(self) -> int:
+        """How many workers have the target."""
+        return sum(1 for worker in self.workers if worker.generation >= self.generation > 0)
+
+    @property
+    def response_times(self) -> Percentiles:
+        """The response times of all workers over the last minutes."""
+        return percentiles(worker.response_times for worker in self.workers)
+
+    @property
+    def gauges(self) -> HostGauges:
+        """What the metrics say of the host."""
+        in_use = {
+            (worker.version, worker.digest, worker.engine)
+            for worker in self.workers
+            if worker.version and worker.digest and worker.engine
+        }
+        return HostGauges(
+            models=sorted(in_use),
+            generation=self.generation,
+            loaded_at=max((worker.loaded_at for worker in self.workers if worker.loaded_at), default=None),
+            stale=self.stale,
+            workers=len(self.workers),
+            workers_converged=self.converged,
+            store_up=self.store.reachable,
+        )
 
 
 class Fleet:
@@ -153,17 +206,17 @@ class Fleet:
         """Be the only one who changes the target; yields False if that was not possible before *deadline*."""
         return files.locked(self._folder / "change.lock", deadline)
 
-    def publish(self, digest: str, version: str, identity: str, *, stale: bool = False) -> Target:
+    def publish(self, digest: str, version: str, latest: str | None, *, stale: bool = False) -> Target:
         """Make the model with *digest* the target of every worker. Only inside `changing`."""
         current = self.target()
         generation = 1 if current is None else current.generation + 1
-        target = Target(generation, digest, version, identity, stale)
+        target = Target(generation, digest, version, latest, stale)
         files.write_json(self._folder / "target.json", asdict(target))
         return target
 
-    def confirm(self, target: Target, identity: str) -> Target:
-        """Say that the store holds *target*, under *identity*: it is not stale, and no new generation."""
-        confirmed = Target(target.generation, target.digest, target.version, identity)
+    def confirm(self, target: Target, latest: str) -> Target:
+        """Say that *target* is still the decision now that *latest* is in the store: not stale, no new generation."""
+        confirmed = replace(target, latest=latest, stale=False)
         if confirmed != target:
             files.write_json(self._folder / "target.json", asdict(confirmed))
         return confirmed
@@ -195,16 +248,19 @@ class Fleet:
         return True
 
     def wait_until_converged(self, generation: int, deadline: float) -> list[WorkerStatus]:
-        """Wait until every living worker has *generation* (or could not take it), or until *deadline*."""
+        """Wait until every worker that takes requests has *generation*, or until *deadline*; return those workers.
+
+        A worker that still starts need not be waited for: it looks at the target again before its first request.
+        """
         while True:
-            workers = self.workers()
+            workers = [worker for worker in self.workers() if worker.pid]
             if all(worker.generation >= generation for worker in workers) or time.monotonic() >= deadline:
                 return workers
             time.sleep(_CONVERGENCE_POLL_SECONDS)
 
-    def response_times(self) -> Percentiles:
-        """Return the response times of all workers over the last minutes."""
-        return percentiles(worker.response_times for worker in self.workers())
+    def status(self) -> HostStatus:
+        """Return what the workers of this host know together."""
+        return HostStatus(self.workers(), self.target(), self.store())
 
     # The store, as it was last seen
 
@@ -216,25 +272,6 @@ class Fleet:
         """Return what the last look at the store found, by whichever worker."""
         document = files.read_json(self._folder / "store.json")
         return StoreStatus(self._store_kind) if document is None else StoreStatus(**document)
-
-    def gauges(self) -> HostGauges:
-        """Return what the metrics say of the host."""
-        workers, target = self.workers(), self.target()
-        in_use = {
-            (worker.version, worker.digest, worker.engine)
-            for worker in workers
-            if worker.version and worker.digest and worker.engine
-        }
-        generation = 0 if target is None else target.generation
-        return HostGauges(
-            models=sorted(in_use),
-            generation=generation,
-            loaded_at=max((worker.loaded_at for worker in workers if worker.loaded_at), default=None),
-            stale=target is not None and target.stale,
-            workers=len(workers),
-            workers_converged=sum(1 for worker in workers if worker.generation >= generation > 0),
-            store_up=self.store().reachable,
-        )
 
     @property
     def _workers_folder(self) -> Path:
@@ -261,6 +298,6 @@ class Fleet:
         return WorkerStatus(**document, response_times=times)
 
 
-def own_status(slot: int, **in_use: Any) -> WorkerStatus:
-    """Return the status of this process."""
-    return WorkerStatus(slot, os.getpid(), **in_use)
+def own_status(slot: int, *, error: str | None, response_times: dict[int, int]) -> WorkerStatus:
+    """Return the status of this process, without a model."""
+    return WorkerStatus(slot, os.getpid(), error=error, response_times=response_times)

@@ -19,18 +19,20 @@ _RETRY_SECONDS = 2
 class LoadedModel:
     """A model that passed every gate and is ready to answer.
 
-    *classes* is None for a regressor. *library_mismatch* maps a library to the version that wrote the model, where that
-    is not the one that serves it.
+    *identity* is the store's (see `StoredModel`). *classes* is None for a regressor. *library_mismatch* maps a
+    library to the version that wrote the model, where another one serves it. *load_ms* is how long the load took.
     """
 
     version: str
     digest: str
+    identity: str
     source: Mapping[str, str | None]
     card: ModelCard | None
     engine: Engine
     classes: tuple[Label, ...] | None
     library_mismatch: Mapping[str, str]
     loaded_at: datetime
+    load_ms: float
 
 
 class ModelHolder:

@@ -28,4 +28,6 @@ class ModelLoader:
             classes=classes,
             library_mismatch={},
             loaded_at=datetime.now(UTC),
+            identity=artifact.identity,
+            load_ms=0.0,
         )

@@ -1,0 +1,300 @@
+"""How a model comes out of the store into every worker of this host: fetched once, vetted, agreed on, swapped."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from wine_api.errors import (
+    ModelRejected,
+    ModelStoreUnavailable,
+    ModelVersionNotFound,
+    WineError,
+    WorkersNotConverged,
+)
+from wine_api.metrics import Metrics
+from wine_api.response_times import ResponseTimes
+from wine_api.serving.artifact import Artifact
+from wine_api.serving.cache import ModelCache
+from wine_api.serving.fleet import Fleet, StoreStatus, Target, WorkerStatus, own_status
+from wine_api.serving.holder import LoadedModel, ModelHolder
+from wine_api.serving.loading import ModelLoader
+from wine_api.serving.stores.base import ModelStore, StoredModel
+
+logger = logging.getLogger(__name__)
+
+_CONVERGENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLimits:
+    """How long one whole load (fetch and gates) may take, and how large a model may be."""
+
+    seconds: float
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did: the model that every worker now has, and whether it was another one before."""
+
+    outcome: Literal["loaded", "unchanged"]
+    model: LoadedModel
+    generation: int
+    workers: list[WorkerStatus]
+
+
+class Rollout:
+    """Brings models into this worker, and lets the other workers of the host do the same.
+
+    Whoever changes what the host agreed on holds `Fleet.changing` meanwhile. The old model answers until the new one
+    has passed every gate, and stays if it does not.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        cache: ModelCache,
+        fleet: Fleet,
+        holder: ModelHolder,
+        loader: ModelLoader,
+        metrics: Metrics,
+        response_times: ResponseTimes,
+        limits: LoadLimits,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._fleet = fleet
+        self._holder = holder
+        self._loader = loader
+        self._metrics = metrics
+        self._response_times = response_times
+        self._limits = limits
+        self._generation = 0
+        self._error: str | None = None
+        self._refused: str | None = None  # the identity of what a gate refused: not fetched again until it changes
+        self._swapping = threading.Lock()
+
+    # What a worker does by itself
+
+    def take_first(self) -> None:
+        """Take the host's model, or find one for the host: the store's, else the one that was in use last.
+
+        The first worker looks for all; the others wait for it.
+        """
+        began = time.time()
+        deadline = self._deadline()
+        with self._fleet.changing(deadline) as changing:
+            if changing and self._fleet.target() is None and not self._found_away_since(began):
+                self._find_first(deadline)
+        self.follow()
+        # From here on others wait for this worker; what they agreed on before they saw it is taken now.
+        self.report()
+        self.follow()
+
+    def follow(self) -> None:
+        """Take the model that the host agreed on, if this worker has not got it."""
+        target = self._fleet.target()
+        if target is None or target.generation <= self._generation:
+            return
+        try:
+            artifact = self._cache.find(target.digest) or self._fetch_again(target)
+            self._swap(artifact, self._loader.load(artifact), target)
+        except WineError as error:
+            self._error = _reason(error)
+            _log_failure("target not taken", error, version=target.version, generation=target.generation)
+        self.report()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the host agreed on a model that this worker has not got."""
+        target = self._fleet.target()
+        return target is not None and target.generation > self._generation
+
+    def poll(self, *, refresh: bool) -> None:
+        """Look at the store for the whole host, and take what is new there, if *refresh* or if nothing better is here.
+
+        Raises what the store raises, and `ModelRejected`.
+        """
+        deadline = self._deadline()
+        with self._fleet.changing(deadline) as changing:
+            if not changing:
+                return
+            found, target = self._look(), self._fleet.target()
+            if target is not None and found.identity == target.latest:
+                self._fleet.confirm(target, found.identity)
+            elif (refresh or target is None or target.stale) and found.identity != self._refused:
+                with self._noting_failure():
+                    self._take(found, found.identity, deadline)
+
+    def report(self) -> None:
+        """Tell the other workers what this one has in use."""
+        model = self._holder.current()
+        status = own_status(self._fleet.slot, error=self._error, response_times=self._response_times.counts())
+        if model is not None:
+            status = status.using(
+                generation=self._generation,
+                version=model.version,
+                digest=model.digest,
+                engine=model.engine.name,
+                loaded_at=model.loaded_at.timestamp(),
+            )
+        self._fleet.report(status)
+
+    # What a caller asks for
+
+    def reload(self, version: str | None = None) -> Reloaded:
+        """Bring *version*, or what is under `MODEL_KEY`, into every worker of this host, and return when it is there.
+
+        Raises `ModelVersionNotFound`, `ModelRejected`, `ModelStoreUnavailable` or `WorkersNotConverged`.
+        """
+        deadline = self._deadline()
+        with self._fleet.changing(deadline) as changing:
+            if not changing:
+                raise WorkersNotConverged("Another reload is still under way.")
+            before = self._fleet.target()
+            with self._noting_failure():
+                target = self._take_latest(deadline) if version is None else self._take_version(version, deadline)
+        workers = self._fleet.wait_until_converged(target.generation, time.monotonic() + _CONVERGENCE_SECONDS)
+        behind = [worker for worker in workers if worker.generation < target.generation]
+        if behind:
+            raise WorkersNotConverged(
+                f"{len(behind)} of {len(workers)} workers did not take the model in time.",
+                members={"workers": [describe_worker(worker, target.generation) for worker in workers]},
+            )
+        unchanged = before is not None and before.generation == target.generation
+        return Reloaded("unchanged" if unchanged else "loaded", self._holder.require(), target.generation, workers)
+
+    def _take_latest(self, deadline: float) -> Target:
+        found = self._look()
+        target = self._fleet.target()
+        # Unchanged only if the host's decision was for it: a version asked for by name is not what is under MODEL_KEY.
+        if target is not None and found.identity == target.latest and self._serves(found):
+            self._metrics.model_reloads.labels("unchanged", "").inc()
+            self.follow()
+            return self._fleet.confirm(target, found.identity)
+        return self._take(found, found.identity, deadline)
+
+    def _take_version(self, version: str, deadline: float) -> Target:
+        found = self._store.find(version)
+        return self._take(found, self._latest_identity(), deadline)
+
+    def _serves(self, found: StoredModel) -> bool:
+        model = self._holder.current()
+        return model is not None and model.identity == found.identity
+
+    def _latest_identity(self) -> str | None:
+        try:
+            return self._look().identity
+        except ModelVersionNotFound:
+            return None
+
+    # Steps
+
+    def _found_away_since(self, moment: float) -> bool:
+        status = self._fleet.store()
+        return status.reachable is False and (status.checked_at or 0.0) >= moment
+
+    def _find_first(self, deadline: float) -> None:
+        try:
+            with self._noting_failure():
+                found = self._look()
+                self._take(found, found.identity, deadline)
+        except (WineError, OSError):
+            last = self._cache.last_in_use()
+            if last is not None:
+                self._bring_into_use(last, None, stale=True)
+
+    def _take(self, found: StoredModel, latest: str | None, deadline: float) -> Target:
+        """Make *found* the host's model. Only inside `changing`."""
+        artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
+        try:
+            return self._bring_into_use(artifact, latest)
+        except ModelRejected:
+            self._refused = found.identity
+            raise
+
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """Log and count whatever keeps a model from being taken."""
+        try:
+            yield
+        except (WineError, OSError) as error:
+            outcome = "refused" if isinstance(error, ModelRejected) else "failed"
+            self._metrics.model_reloads.labels(outcome, _reason(error)).inc()
+            _log_failure("model not taken", error)
+            raise
+
+    def _bring_into_use(self, artifact: Artifact, latest: str | None, *, stale: bool = False) -> Target:
+        # Loaded here first: a model that does not pass raises, and nothing has changed.
+        model = self._loader.load(artifact)
+        target = self._fleet.publish(artifact.digest, artifact.version, latest, stale=stale)
+        self._swap(artifact, model, target)
+        self._cache.remember_in_use(artifact.digest)
+        self._metrics.model_reloads.labels("loaded", "stale" if stale else "").inc()
+        self.report()
+        return target
+
+    def _fetch_again(self, target: Target) -> Artifact:
+        """Fetch a model that the cache lost, as exactly what the host agreed on."""
+        found = self._store.find(target.version)
+        artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=self._deadline())
+        if artifact.digest != target.digest:
+            raise ModelVersionNotFound("The store no longer holds the model that this host agreed on.")
+        return artifact
+
+    def _swap(self, artifact: Artifact, model: LoadedModel, target: Target) -> None:
+        with self._swapping:
+            if target.generation <= self._generation:
+                return
+            self._holder.swap(model)
+            self._generation = target.generation
+            self._error = None
+        fields = {"version": target.version, "digest": target.digest, "generation": target.generation}
+        logger.info("model loaded", extra={"event": "model loaded", **fields, "duration_ms": model.load_ms})
+
+    def _look(self) -> StoredModel:
+        """Look at what the store has, and let the whole host know whether it answered."""
+        started = time.perf_counter()
+        error: str | None = None
+        try:
+            return self._store.latest()
+        except WineError as failure:
+            error = _reason(failure)
+            raise
+        finally:
+            latency_ms = round(1000 * (time.perf_counter() - started), 3)
+            # A store that has no model has answered all the same.
+            reachable = error in (None, ModelVersionNotFound.code)
+            self._fleet.report_store(StoreStatus(self._store.kind, reachable, time.time(), latency_ms, error))
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._limits.seconds
+
+
+def describe_worker(worker: WorkerStatus, generation: int) -> Mapping[str, object]:
+    """Say of one worker whether it has *generation*, as `POST /model/reload` and `GET /model` show it."""
+    return {
+        "slot": worker.slot,
+        "pid": worker.pid,
+        "version": worker.version,
+        "generation": worker.generation,
+        "converged": worker.generation >= generation > 0,
+        "error": worker.error,
+    }
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModelRejected | ModelStoreUnavailable):
+        return error.reason
+    return error.code if isinstance(error, WineError) else "disk_failed"
+
+
+def _log_failure(message: str, error: Exception, **fields: object) -> None:
+    event = "model refused" if isinstance(error, ModelRejected) else "model failed"
+    logger.warning(message, extra={"event": event, "reason": _reason(error), "detail": str(error), **fields})
