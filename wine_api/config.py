@@ -161,6 +161,13 @@ class Settings:
         "Further types a model file may contain, as exact `module.name` pairs separated by commas.",
         shown="none",
     )
+    model_public_keys: str = _setting(
+        "MODEL_PUBLIC_KEYS",
+        "",
+        _text,
+        "ed25519 keys, one of which must have signed every model: base64 or PEM, separated by commas.",
+        shown="none: models need no signature",
+    )
     model_cache_dir: Path = _setting(
         "MODEL_CACHE_DIR",
         lambda: _private_folder("cache"),

@@ -126,6 +126,12 @@ class ModelStoreUnavailable(WineError):
         self.reason = reason
 
 
+class ModelNotChecked(WineError):
+    """The model could not be checked on this host, which says nothing about the model."""
+
+    status, code, title = 503, "model_not_checked", "The model could not be checked"
+
+
 class WorkersNotConverged(WineError):
     """Not every worker of this host took the new model in time."""
 

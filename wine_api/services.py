@@ -11,16 +11,18 @@ from typing import cast
 
 from flask import Flask, current_app
 
-from wine_api.config import Settings
+from wine_api.config import InvalidSetting, Settings
 from wine_api.metrics import Metrics
 from wine_api.response_times import ResponseTimes
 from wine_api.serving.cache import ModelCache
 from wine_api.serving.fleet import Fleet
+from wine_api.serving.gates import Policy
 from wine_api.serving.holder import ModelHolder
 from wine_api.serving.loading import ModelLoader
 from wine_api.serving.predictions import Predictions
 from wine_api.serving.refresher import Refresher
 from wine_api.serving.rollout import LoadLimits, Rollout
+from wine_api.serving.signatures import InvalidPublicKey, parse_public_keys
 from wine_api.serving.stores.base import ModelStore
 from wine_api.serving.stores.local import LocalStore
 from wine_api.serving.stores.s3 import S3Store
@@ -57,7 +59,7 @@ def build_services(settings: Settings) -> Services:
         cache=ModelCache(settings.model_cache_dir),
         fleet=fleet,
         holder=holder,
-        loader=ModelLoader(),
+        loader=ModelLoader(_pick_policy(settings), settings.model_load_timeout),
         metrics=metrics,
         response_times=response_times,
         limits=LoadLimits(settings.model_load_timeout, settings.model_max_bytes),
@@ -73,6 +75,14 @@ def build_services(settings: Settings) -> Services:
         refresher=Refresher(rollout, fleet, settings.model_cache_ttl),
         predictions=Predictions(holder, metrics),
     )
+
+
+def _pick_policy(settings: Settings) -> Policy:
+    try:
+        public_keys = parse_public_keys(settings.model_public_keys)
+    except InvalidPublicKey as error:
+        raise InvalidSetting(f"MODEL_PUBLIC_KEYS must be ed25519 public keys; one is {error}") from error
+    return Policy(settings.model_max_bytes, frozenset(settings.model_allowed_types), public_keys)
 
 
 def _pick_store(settings: Settings) -> ModelStore:

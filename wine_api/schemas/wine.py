@@ -57,7 +57,7 @@ class Number(fields.Float):
 
 
 def _kind(value: Any) -> str:
-    kinds = {bool: "a boolean", str: "text", list: "an array", dict: "an object", type(None): "null"}
+    kinds = {int: "a number", float: "a number", bool: "a boolean", str: "text", list: "an array", dict: "an object", type(None): "null"}
     return kinds[type(value)]
 
 

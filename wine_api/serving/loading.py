@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from datetime import UTC, datetime
 
-import joblib
-
-from wine_api.serving.artifact import Artifact, ModelCard
+from wine_api.errors import ModelNotChecked
+from wine_api.serving import files, gates
+from wine_api.serving.artifact import Artifact
 from wine_api.serving.engines.sklearn import SklearnEngine
 from wine_api.serving.holder import LoadedModel
+from wine_api.serving.trial import SpawnedTrial, TrialUnavailable, verdict_key
+
+logger = logging.getLogger(__name__)
+
+_VERDICT_NAME = "verdict.json"
 
 
 class ModelLoader:
     """Vets artifacts and gives them an engine."""
 
+    def __init__(self, policy: gates.Policy, trial_seconds: float) -> None:
+        self._policy = policy
+        self._trial = SpawnedTrial(trial_seconds)
+
     def load(self, artifact: Artifact) -> LoadedModel:
-        """Return *artifact* ready to answer, or raise `ModelRejected` with the gate that refused it."""
-        card = None if artifact.card_text is None else ModelCard.parse(artifact.card_text)
-        m = joblib.load(artifact.path)
-        classes = tuple(m.classes_.tolist())
+        """Return *artifact* ready to answer.
+
+        Raises `ModelRejected` with the gate that refused it, or `ModelNotChecked` when this host cannot check it now.
+        """
+        started = time.perf_counter()
+        candidate = gates.Candidate(artifact.path, artifact.digest, artifact.card_text, artifact.signature)
+        tried = _was_tried(artifact)
+        try:
+            vetted = gates.vet(candidate, self._policy, trial=None if tried else self._trial)
+        except (TrialUnavailable, OSError) as error:
+            logger.exception("model not checked")
+            raise ModelNotChecked("This host cannot check the model now; the log has the details.") from error
+        if not tried:
+            _remember_tried(artifact)
         return LoadedModel(
             version=artifact.version,
             digest=artifact.digest,
-            source=artifact.source,
-            card=card,
-            engine=SklearnEngine(m, columns=None, classes=classes, probabilities=True),
-            classes=classes,
-            library_mismatch={},
-            loaded_at=datetime.now(UTC),
             identity=artifact.identity,
-            load_ms=0.0,
+            source=artifact.source,
+            card=vetted.card,
+            engine=SklearnEngine(
+                vetted.estimator,
+                columns=vetted.columns,
+                classes=vetted.classes,
+                probabilities=vetted.has_probabilities,
+            ),
+            classes=vetted.classes,
+            library_mismatch=vetted.library_mismatch,
+            loaded_at=datetime.now(UTC),
+            load_ms=round(1000 * (time.perf_counter() - started), 3),
         )
+
+
+def _was_tried(artifact: Artifact) -> bool:
+    """Whether *artifact* passed its trial in a process of its own before, with these versions of everything.
+
+    The trial takes as long as importing scikit-learn. The bundled model is part of the package, like the code.
+    """
+    if artifact.source.get("kind") == "bundled":
+        return True
+    return files.read_json(artifact.path.with_name(_VERDICT_NAME)) == {"passed": verdict_key(artifact.digest)}
+
+
+def _remember_tried(artifact: Artifact) -> None:
+    try:
+        files.write_json(artifact.path.with_name(_VERDICT_NAME), {"passed": verdict_key(artifact.digest)})
+    except OSError:  # a full disk; the next load tries the model again
+        logger.exception("verdict not remembered")

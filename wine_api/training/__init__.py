@@ -1,0 +1,1 @@
+"""From tables of wines to a model, its scores and its card."""
