@@ -9,7 +9,7 @@ URL ?= http://127.0.0.1:8000
 PORT ?= 8000
 VAR := PORT=$(PORT) STATE_DIR=$${STATE_DIR:-var/state-$(PORT)} MODEL_CACHE_DIR=$${MODEL_CACHE_DIR:-var/cache}
 GUNICORN := $(BIN)/python tools/foreground.py $(BIN)/gunicorn --config gunicorn.conf.py wsgi:app
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # The service writes JSON lines only, so people are told what make does on the terminal, if there is one.
 SAY := @test ! -t 2 || echo >&2
 
@@ -77,11 +77,11 @@ $(BIN)/python:
 
 $(VENV)/.runtime: requirements.lock | $(BIN)/python
 	$(SAY) "Installing the locked dependencies into $(VENV) (once) …"
-	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --use-pep517 --require-hashes --requirement requirements.lock
 	@touch $@
 
 $(VENV)/.development: requirements-dev.lock pyproject.toml | $(BIN)/python
 	$(SAY) "Installing the locked development dependencies into $(VENV) (once) …"
-	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --editable .
 	@touch $@ $(VENV)/.runtime

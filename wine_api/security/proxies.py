@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 # A prefix goes into links: anything but a plain path could lead them to another host.
-_PLAIN_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+/?")
+_PLAIN_PREFIX = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)+/?")
 _FORWARDED = tuple(f"HTTP_X_FORWARDED_{name}" for name in ("FOR", "PROTO", "HOST", "PREFIX"))
 
 

@@ -63,6 +63,14 @@ class ModelCache:
             return None
         return self._read(digest, origin)
 
+    def find_version(self, version: str) -> Artifact | None:
+        """Return the newest model here that is called *version*, if it is whole."""
+        for folder in self._models_by_age():
+            origin = files.read_json(folder / _ORIGIN_NAME)
+            if origin is not None and origin["version"] == version:
+                return self.find(folder.name)
+        return None
+
     def remember_in_use(self, digest: str) -> None:
         """Keep *digest* as the model that a restart falls back to, and drop the models beyond the newest few."""
         try:

@@ -17,7 +17,7 @@ _WATCH_SECONDS = 0.1
 _REPORT_SECONDS = 1.0
 _PROBE_SECONDS = 60.0  # so that /health knows of an outage long before the next look for a model
 _FIRST_RETRY_SECONDS = 0.5
-_MOST_RETRY_SECONDS = 5.0  # without any model nothing can be answered, so there is no reason to wait longer
+_MOST_RETRY_SECONDS = 3.0  # without any model nothing can be answered, so there is no reason to wait longer
 
 
 class Refresher:

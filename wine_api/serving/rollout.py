@@ -181,8 +181,16 @@ class Rollout:
         return self._take(found, found.identity, deadline)
 
     def _take_version(self, version: str, deadline: float) -> Target:
-        found = self._store.find(version)
-        return self._take(found, self._latest_identity(), deadline)
+        latest = self._latest_identity()
+        try:
+            found = self._store.find(version)
+        except ModelVersionNotFound:
+            # A plain upload is called by its digest, which only whoever has its bytes can know.
+            artifact = self._cache.find_version(version)
+            if artifact is None:
+                raise
+            return self._bring_into_use(artifact, latest)
+        return self._take(found, latest, deadline)
 
     def _serves(self, found: StoredModel) -> bool:
         model = self._holder.current()
@@ -268,10 +276,17 @@ class Rollout:
             error = _reason(failure)
             raise
         finally:
-            latency_ms = round(1000 * (time.perf_counter() - started), 3)
-            # A store that has no model has answered all the same.
-            reachable = error in (None, ModelVersionNotFound.code)
-            self._fleet.report_store(StoreStatus(self._store.kind, reachable, time.time(), latency_ms, error))
+            self._report_store(error, round(1000 * (time.perf_counter() - started), 3))
+
+    def _report_store(self, error: str | None, latency_ms: float) -> None:
+        # A store that has no model has answered all the same.
+        reachable = error in (None, ModelVersionNotFound.code)
+        before = self._fleet.store().reachable
+        self._fleet.report_store(StoreStatus(self._store.kind, reachable, time.time(), latency_ms, error))
+        if reachable and before is False:
+            logger.info("store back", extra={"event": "store back"})
+        elif not reachable and before is not False:
+            logger.warning("store away", extra={"event": "store away", "reason": error})
 
     def _deadline(self) -> float:
         return time.monotonic() + self._limits.seconds
