@@ -168,12 +168,12 @@ class Settings:
         "ed25519 keys, one of which must have signed every model: base64 or PEM, separated by commas.",
         shown="none: models need no signature",
     )
-    model_cache_dir: Path = _setting(
+    model_cache_dir: Path | None = _setting(
         "MODEL_CACHE_DIR",
-        lambda: _private_folder("cache"),
+        None,
         _path,
-        "Where downloaded models are kept; a restart serves from here when the store is away.",
-        shown="a private folder under the system's temporary directory",
+        "Where downloaded models are kept, for restarts while the store is away; one folder per instance.",
+        shown="a private folder under the system's temporary directory, one per port",
     )
     state_dir: Path | None = _setting(
         "STATE_DIR",
@@ -229,6 +229,11 @@ class Settings:
     def state_folder(self) -> Path:
         """`STATE_DIR`, or its default, which is told apart by port so that two instances do not share it."""
         return self.state_dir or _private_folder(f"state-{self.port}")
+
+    @property
+    def model_cache_folder(self) -> Path:
+        """`MODEL_CACHE_DIR`, or its default, likewise one per port."""
+        return self.model_cache_dir or _private_folder(f"cache-{self.port}")
 
 
 def _declared() -> Iterator[tuple[Field[Any], str]]:

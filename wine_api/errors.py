@@ -126,6 +126,18 @@ class ModelStoreUnavailable(WineError):
         self.reason = reason
 
 
+class ModelQuarantined(WineError):
+    """The model was refused or rolled back before, and has not changed since."""
+
+    status, code, title = 409, "model_quarantined", "The model is in quarantine"
+
+
+class NoPreviousModel(WineError):
+    """There is no earlier model to go back to on this host."""
+
+    status, code, title = 409, "no_previous_model", "There is no earlier model"
+
+
 class ModelNotChecked(WineError):
     """The model could not be checked on this host, which says nothing about the model."""
 

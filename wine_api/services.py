@@ -18,6 +18,7 @@ from wine_api.serving.cache import ModelCache
 from wine_api.serving.fleet import Fleet
 from wine_api.serving.gates import Policy
 from wine_api.serving.holder import ModelHolder
+from wine_api.serving.ledger import Ledger
 from wine_api.serving.loading import ModelLoader
 from wine_api.serving.predictions import Predictions
 from wine_api.serving.refresher import Refresher
@@ -56,13 +57,14 @@ def build_services(settings: Settings) -> Services:
     fleet = Fleet(settings.state_folder, store.kind)
     rollout = Rollout(
         store=store,
-        cache=ModelCache(settings.model_cache_dir),
+        cache=ModelCache(settings.model_cache_folder, spare=settings.state_folder / "models"),
         fleet=fleet,
         holder=holder,
         loader=ModelLoader(_pick_policy(settings), settings.model_load_timeout),
         metrics=metrics,
         response_times=response_times,
         limits=LoadLimits(settings.model_load_timeout, settings.model_max_bytes),
+        ledger=Ledger(settings.model_cache_folder),
     )
     metrics.ask_host(lambda: fleet.status().gauges)
     return Services(

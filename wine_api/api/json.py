@@ -63,16 +63,20 @@ def _check_media_type() -> None:
 
 def _read_body() -> bytes:
     longest = get_services().settings.max_body_bytes
-    request.max_content_length = longest
+    too_large = BodyTooLarge(f"The body may have at most {longest} bytes.")
     if (request.content_length or 0) > longest:
-        raise BodyTooLarge(f"The body may have at most {longest} bytes.")
+        raise too_large
+    # One more than is allowed: where there is no Content-Length, Werkzeug cuts a body at the limit without a word.
+    request.max_content_length = longest + 1
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge as error:
-        raise BodyTooLarge(f"The body may have at most {longest} bytes.") from error
+        raise too_large from error
     except Exception as error:
         # The server below raises errors of its own for broken chunks; which ones is its affair.
         raise MalformedBody("The body broke off, or its chunks are malformed.") from error
+    if len(body) > longest:
+        raise too_large
     if request.content_length is not None and len(body) < request.content_length:
         raise MalformedBody("The body ended before its Content-Length.")
     return body

@@ -13,13 +13,18 @@ blueprint = Blueprint("metrics", __name__)
 @blueprint.get("/metrics")
 def metrics() -> ResponseReturnValue:
     """Show all metrics, summed over all workers.
+
     ---
     get:
+      operationId: get_metrics
       tags: [service]
-    parameters:
-        - {in: query, name: "name[]", description: Only metrics of these names., schema: {type: array, items: {type: string}}}
+      parameters: [metric_names]
       responses:
-        200: {description: Metrics, content: {text/plain: {schema: {type: string}}}}
+        200:
+          description: Prometheus' text format, or OpenMetrics where `Accept` asks for it
+          content:
+            text/plain: {schema: {type: string}}
+            application/openmetrics-text: {schema: {type: string}}
     """
     text, content_type = get_services().metrics.render(
         request.headers.get("Accept", ""), names=request.args.getlist("name[]")

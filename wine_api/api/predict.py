@@ -26,13 +26,33 @@ _batch_response = PredictBatchResponse()
 @blueprint.post("/predict")
 def predict() -> ResponseReturnValue:
     """Say how good one wine is.
+
+    Takes eleven numbers in exactly one of two forms: by position, as `features`, or by name, as `wine_features`. Names
+    may be spelled as you like: `pH`, `fixed acidity`, `freeSulphurDioxide`. A value outside the range that the model
+    saw in training is scored all the same, and named in `warnings`.
+
     ---
     post:
+      operationId: predict
       tags: [predictions]
-      parameters: [{$ref: "#/components/parameters/include"}]
-      requestBody: {required: true, content: {application/json: {schema: PredictRequest}}}
+      parameters: [include, X-Request-ID]
+      requestBody:
+        required: true
+        content:
+          application/json:
+            schema: PredictRequest
+            examples: {wine_by_position: wine_by_position, wine_by_name: wine_by_name}
       responses:
-        200: {description: The prediction, content: {application/json: {schema: PredictResponse}}}
+        200:
+          description: The prediction
+          content:
+            application/json:
+              schema: PredictResponse
+              examples:
+                prediction: prediction
+                prediction_with_probabilities: prediction_with_probabilities
+                prediction_with_warning: prediction_with_warning
+      errors: [ModelNotLoaded]
     """
     include = _include_probabilities()
     wine = _predict_request.load(read_json())
@@ -42,14 +62,27 @@ def predict() -> ResponseReturnValue:
 
 @blueprint.post("/predict/batch")
 def predict_batch() -> ResponseReturnValue:
-    """Say how good many wines are. One bad row refuses the batch, with a pointer to it.
+    """Say how good many wines are.
+
+    Takes wines in exactly one of two forms: `features_list` or `wine_features_list`. All are answered by one version of
+    the model, in the order of the request. One bad row refuses the batch, with a pointer to it.
+
     ---
     post:
+      operationId: predict_batch
       tags: [predictions]
-      parameters: [{$ref: "#/components/parameters/include"}]
-      requestBody: {required: true, content: {application/json: {schema: PredictBatchRequest}}}
+      parameters: [include, X-Request-ID]
+      requestBody:
+        required: true
+        content:
+          application/json:
+            schema: PredictBatchRequest
+            examples: {batch_by_position: batch_by_position, batch_by_name: batch_by_name}
       responses:
-        200: {description: The predictions, content: {application/json: {schema: PredictBatchResponse}}}
+        200:
+          description: The predictions
+          content: {application/json: {schema: PredictBatchResponse, examples: {batch: batch}}}
+      errors: [BatchTooLarge, ModelNotLoaded]
     """
     include = _include_probabilities()
     body = read_json()

@@ -19,14 +19,19 @@ _LINKED = {
     "model": "model.show",
     "health": "health.health",
     "metrics": "metrics.metrics",
+    "docs": "flasgger.docs",
+    "redoc": "flasgger.redoc",
+    "openapi": "flasgger.openapi",
 }
 
 
 @blueprint.get("/")
 def root() -> ResponseReturnValue:
     """Say what this service is and where to go next.
+
     ---
     get:
+      operationId: get_service
       tags: [service]
       responses:
         200: {description: The service, content: {application/json: {schema: RootSchema}}}
@@ -36,7 +41,7 @@ def root() -> ResponseReturnValue:
         "name": services.settings.api_title,
         "version": services.settings.api_version,
         "description": _DESCRIPTION,
-        "model": model_in_use(services),
+        "model": model_in_use(services.holder.current(), services.fleet.status()),
         "links": {name: url_for(endpoint) for name, endpoint in _LINKED.items()},
     }
     return _root_schema.dump(document)

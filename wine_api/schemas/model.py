@@ -105,8 +105,34 @@ class ReloadRequest(RequestSchema):
 class ReloadResponse(Schema):
     """Every worker of this host has the model."""
 
-    outcome = fields.String(required=True, validate=validate.OneOf(("loaded", "unchanged")))
+    outcome = fields.String(required=True, validate=validate.OneOf(("loaded", "unchanged", "rolled_back")))
     version = fields.String(required=True, metadata={"example": "1.0.0"})
     digest = fields.String(required=True)
     generation = fields.Integer(required=True)
     workers = fields.List(fields.Nested(WorkerSchema), required=True)
+
+
+class QuarantineSchema(Schema):
+    """Why a version is not taken."""
+
+    gate = fields.String(required=True, metadata={"description": "What refused it.", "example": "golden"})
+    reason = fields.String(required=True, metadata={"description": "A stable word.", "example": "golden_rows_differ"})
+    since = nullable_timestamp("Since when")
+
+
+class VersionSchema(Schema):
+    """A version in the store."""
+
+    version = fields.String(required=True, metadata={"example": "1.0.0"})
+    key = fields.String(required=True, metadata={"example": "models/1.0.0/wine_quality_model.joblib"})
+    size = fields.Integer(required=True, metadata={"description": "In bytes."})
+    modified_at = nullable_timestamp("When it was written")
+    latest = fields.Boolean(required=True, metadata={"description": "It is what lies under the model key."})
+    in_use = fields.Boolean(required=True, metadata={"description": "This host serves it."})
+    quarantined = fields.Nested(QuarantineSchema, required=True, allow_none=True)
+
+
+class VersionsSchema(Schema):
+    """The versions in the store, newest first."""
+
+    versions = fields.List(fields.Nested(VersionSchema), required=True)

@@ -56,9 +56,19 @@ class Number(fields.Float):
         return number
 
 
+_KINDS = {
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    str: "text",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
 def _kind(value: Any) -> str:
-    kinds = {int: "a number", float: "a number", bool: "a boolean", str: "text", list: "an array", dict: "an object", type(None): "null"}
-    return kinds[type(value)]
+    return _KINDS[type(value)]
 
 
 def _number_for(feature: Feature) -> Number:

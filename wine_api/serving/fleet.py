@@ -214,12 +214,14 @@ class Fleet:
         files.write_json(self._folder / "target.json", asdict(target))
         return target
 
-    def confirm(self, target: Target, latest: str) -> Target:
-        """Say that *target* is still the decision now that *latest* is in the store: not stale, no new generation."""
+    def confirm(self, latest: str) -> None:
+        """Say that the target is still right with *latest* in the store: it is not stale, and no new generation."""
+        target = self.target()
+        if target is None:
+            return
         confirmed = replace(target, latest=latest, stale=False)
         if confirmed != target:
             files.write_json(self._folder / "target.json", asdict(confirmed))
-        return confirmed
 
     # Who has what
 

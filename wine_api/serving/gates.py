@@ -167,7 +167,9 @@ def _with_the_versions(error: ModelRejected, case: _Case) -> ModelRejected:
     """Tell also that the model is of another version, which is the likely cause of what *error* says."""
     if not case.library_mismatch:
         return error
-    written_by = f"It was written by scikit-learn {case.library_mismatch['scikit-learn']}; {sklearn.__version__} is here."
+    written_by = (
+        f"It was written by scikit-learn {case.library_mismatch['scikit-learn']}; {sklearn.__version__} is here."
+    )
     return ModelRejected(error.gate, error.reason, f"{error.detail} {written_by}")
 
 

@@ -7,13 +7,15 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from wine_api.errors import (
+    ModelQuarantined,
     ModelRejected,
     ModelStoreUnavailable,
     ModelVersionNotFound,
+    NoPreviousModel,
     WineError,
     WorkersNotConverged,
 )
@@ -23,8 +25,9 @@ from wine_api.serving.artifact import Artifact
 from wine_api.serving.cache import ModelCache
 from wine_api.serving.fleet import Fleet, StoreStatus, Target, WorkerStatus, own_status
 from wine_api.serving.holder import LoadedModel, ModelHolder
+from wine_api.serving.ledger import Ledger, Quarantined
 from wine_api.serving.loading import ModelLoader
-from wine_api.serving.stores.base import ModelStore, StoredModel
+from wine_api.serving.stores.base import ModelStore, StoredModel, newest_first
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +42,60 @@ class LoadLimits:
     max_bytes: int
 
 
+Outcome = Literal["loaded", "unchanged", "rolled_back"]
+
+
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What a reload did: the model that every worker now has, and whether it was another one before."""
+    """What a change did: the model that every worker now has, and whether it was another one before."""
 
-    outcome: Literal["loaded", "unchanged"]
-    model: LoadedModel
-    generation: int
+    outcome: Outcome
+    target: Target
     workers: list[WorkerStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What the store has, newest first, and what this host thinks of it."""
+
+    published: list[StoredModel]
+    latest: StoredModel | None
+    in_use: LoadedModel | None
+    quarantined: list[Quarantined]
+
+    @property
+    def all(self) -> list[StoredModel]:
+        """The published versions, and what is under `MODEL_KEY` if it is none of them."""
+        if self.latest is None or any(self.is_latest(model) for model in self.published):
+            return self.published
+        return newest_first([*self.published, self.latest])
+
+    def name_of(self, model: StoredModel) -> str:
+        """Return what *model* is called; a plain upload that this host serves, by its digest."""
+        if model.version is None and self.in_use is not None and self.in_use.identity == model.identity:
+            return self.in_use.version
+        return model.version or model.identity
+
+    def is_latest(self, model: StoredModel) -> bool:
+        """Whether *model* is what lies under `MODEL_KEY`."""
+        latest = self.latest
+        return latest is not None and (latest.version or latest.identity) == (model.version or model.identity)
+
+    def is_in_use(self, model: StoredModel) -> bool:
+        """Whether this host serves *model*."""
+        return self.in_use is not None and self.in_use.version == self.name_of(model)
+
+    def quarantine_of(self, model: StoredModel) -> Quarantined | None:
+        """Return why *model* is in quarantine, or None if it is not."""
+        name = self.name_of(model)
+        return next(
+            (
+                entry
+                for entry in reversed(self.quarantined)
+                if model.identity == entry.identity or name == entry.version
+            ),
+            None,
+        )
 
 
 class Rollout:
@@ -66,9 +115,11 @@ class Rollout:
         metrics: Metrics,
         response_times: ResponseTimes,
         limits: LoadLimits,
+        ledger: Ledger,
     ) -> None:
         self._store = store
         self._cache = cache
+        self._ledger = ledger
         self._fleet = fleet
         self._holder = holder
         self._loader = loader
@@ -77,7 +128,6 @@ class Rollout:
         self._limits = limits
         self._generation = 0
         self._error: str | None = None
-        self._refused: str | None = None  # the identity of what a gate refused: not fetched again until it changes
         self._swapping = threading.Lock()
 
     # What a worker does by itself
@@ -104,6 +154,8 @@ class Rollout:
             return
         try:
             artifact = self._cache.find(target.digest) or self._fetch_again(target)
+            # The same bytes may have come again since, under another name.
+            artifact = replace(artifact, version=target.version)
             self._swap(artifact, self._loader.load(artifact), target)
         except WineError as error:
             self._error = _reason(error)
@@ -126,9 +178,10 @@ class Rollout:
             if not changing:
                 return
             found, target = self._look(), self._fleet.target()
-            if target is not None and found.identity == target.latest:
-                self._fleet.confirm(target, found.identity)
-            elif (refresh or target is None or target.stale) and found.identity != self._refused:
+            nothing_new = target is not None and found.identity == target.latest
+            if nothing_new or self._ledger.find_quarantined(found.identity):
+                self._fleet.confirm(found.identity)
+            elif refresh or target is None or target.stale:
                 with self._noting_failure():
                     self._take(found, found.identity, deadline)
 
@@ -151,15 +204,65 @@ class Rollout:
     def reload(self, version: str | None = None) -> Reloaded:
         """Bring *version*, or what is under `MODEL_KEY`, into every worker of this host, and return when it is there.
 
-        Raises `ModelVersionNotFound`, `ModelRejected`, `ModelStoreUnavailable` or `WorkersNotConverged`.
+        A version that is asked for by name is taken out of quarantine, if it passes. Raises `ModelVersionNotFound`,
+        `ModelRejected`, `ModelQuarantined`, `ModelStoreUnavailable` or `WorkersNotConverged`.
         """
-        deadline = self._deadline()
-        with self._fleet.changing(deadline) as changing:
-            if not changing:
-                raise WorkersNotConverged("Another reload is still under way.")
+        with self._changing() as deadline:
             before = self._fleet.target()
             with self._noting_failure():
                 target = self._take_latest(deadline) if version is None else self._take_version(version, deadline)
+        unchanged = before is not None and before.generation == target.generation
+        return self._converged("unchanged" if unchanged else "loaded", target)
+
+    def roll_back(self) -> Reloaded:
+        """Bring the model that was in use before into every worker, from this host's cache.
+
+        The model that is left is put into quarantine: it comes back only if it is asked for by name. Raises
+        `NoPreviousModel` or `WorkersNotConverged`.
+        """
+        with self._changing():
+            left = self._holder.require()
+            previous = self._previous(left.digest)
+            target = self._fleet.target()
+            latest = None if target is None else target.latest
+            rolled_back = self._bring_into_use(previous, latest)
+            self._ledger.note_left(left.digest)
+            self._ledger.quarantine(left.identity, left.version, left.digest, gate="rollback", reason="rolled_back")
+        self._metrics.model_rollbacks.inc()
+        logger.warning(
+            "model rolled back",
+            extra={
+                "event": "model rolled back",
+                "version": rolled_back.version,
+                "digest": rolled_back.digest,
+                "generation": rolled_back.generation,
+                "left_version": left.version,
+            },
+        )
+        return self._converged("rolled_back", rolled_back)
+
+    def versions(self) -> Versions:
+        """Say which versions the store has, and what this host thinks of them.
+
+        Raises `ModelStoreUnavailable`.
+        """
+        try:
+            latest = self._store.latest()
+        except ModelVersionNotFound:
+            latest = None
+        return Versions(self._store.versions(), latest, self._holder.current(), self._ledger.quarantined())
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[float]:
+        """Be the only one who changes the host's model; yields the deadline for doing so."""
+        deadline = self._deadline()
+        with self._fleet.changing(deadline) as changing:
+            if not changing:
+                raise WorkersNotConverged("Another change of the model is still under way.")
+            yield deadline
+
+    def _converged(self, outcome: Outcome, target: Target) -> Reloaded:
+        """Return when every worker has *target*."""
         workers = self._fleet.wait_until_converged(target.generation, time.monotonic() + _CONVERGENCE_SECONDS)
         behind = [worker for worker in workers if worker.generation < target.generation]
         if behind:
@@ -167,8 +270,7 @@ class Rollout:
                 f"{len(behind)} of {len(workers)} workers did not take the model in time.",
                 members={"workers": [describe_worker(worker, target.generation) for worker in workers]},
             )
-        unchanged = before is not None and before.generation == target.generation
-        return Reloaded("unchanged" if unchanged else "loaded", self._holder.require(), target.generation, workers)
+        return Reloaded(outcome, target, workers)
 
     def _take_latest(self, deadline: float) -> Target:
         found = self._look()
@@ -177,7 +279,9 @@ class Rollout:
         if target is not None and found.identity == target.latest and self._serves(found):
             self._metrics.model_reloads.labels("unchanged", "").inc()
             self.follow()
-            return self._fleet.confirm(target, found.identity)
+            self._fleet.confirm(found.identity)
+            return target
+        self._refuse_quarantined(found.identity, found.version)
         return self._take(found, found.identity, deadline)
 
     def _take_version(self, version: str, deadline: float) -> Target:
@@ -189,8 +293,31 @@ class Rollout:
             artifact = self._cache.find_version(version)
             if artifact is None:
                 raise
-            return self._bring_into_use(artifact, latest)
-        return self._take(found, latest, deadline)
+            target = self._bring_into_use(artifact, latest)
+            self._ledger.release(artifact.identity, artifact.digest)
+            return target
+        target = self._take(found, latest, deadline, by_name=True)
+        self._ledger.release(found.identity, target.digest)
+        return target
+
+    def _refuse_quarantined(self, identity: str, version: str | None) -> None:
+        entry = self._ledger.find_quarantined(identity)
+        if entry is not None:
+            name = version or entry.version
+            raise ModelQuarantined(
+                f"Version {name} is in quarantine ({entry.gate}: {entry.reason}). Publish another one, or ask for "
+                f'it by name: {{"version": "{name}"}}.',
+                members={"version": name, "gate": entry.gate, "reason": entry.reason},
+            )
+
+    def _previous(self, digest: str) -> Artifact:
+        previous = self._ledger.before(digest)
+        while previous is not None:
+            artifact = self._cache.find(previous)
+            if artifact is not None:
+                return artifact
+            previous = self._ledger.before(previous)
+        raise NoPreviousModel("This host has no earlier model to go back to.")
 
     def _serves(self, found: StoredModel) -> bool:
         model = self._holder.current()
@@ -212,20 +339,46 @@ class Rollout:
         try:
             with self._noting_failure():
                 found = self._look()
+                self._refuse_quarantined(found.identity, found.version)
                 self._take(found, found.identity, deadline)
+        except (ModelRejected, ModelQuarantined):
+            # The store has nothing better than what was served last.
+            self._fall_back(found.identity, stale=False)
         except (WineError, OSError):
-            last = self._cache.last_in_use()
-            if last is not None:
-                self._bring_into_use(last, None, stale=True)
+            self._fall_back(None, stale=True)
 
-    def _take(self, found: StoredModel, latest: str | None, deadline: float) -> Target:
+    def _fall_back(self, latest: str | None, *, stale: bool) -> None:
+        last = self._last_served()
+        if last is not None:
+            self._bring_into_use(last, latest, stale=stale)
+
+    def _last_served(self) -> Artifact | None:
+        for digest in reversed(self._ledger.served()):
+            artifact = self._cache.find(digest)
+            if artifact is not None:
+                return artifact
+        return None
+
+    def _take(self, found: StoredModel, latest: str | None, deadline: float, *, by_name: bool = False) -> Target:
         """Make *found* the host's model. Only inside `changing`."""
-        artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
         try:
+            artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
+            if not by_name:
+                self._refuse_known_bytes(artifact)
             return self._bring_into_use(artifact, latest)
-        except ModelRejected:
-            self._refused = found.identity
+        except ModelRejected as error:
+            name = found.version or found.identity
+            self._ledger.quarantine(found.identity, name, None, gate=error.gate, reason=error.reason)
             raise
+
+    def _refuse_known_bytes(self, artifact: Artifact) -> None:
+        """Refuse what is in quarantine under another key, or was uploaded once more: its new identity joins it."""
+        entry = self._ledger.find_quarantined(artifact.identity, artifact.digest)
+        if entry is not None:
+            self._ledger.quarantine(
+                artifact.identity, artifact.version, artifact.digest, gate=entry.gate, reason=entry.reason
+            )
+            self._refuse_quarantined(artifact.identity, artifact.version)
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:
@@ -243,7 +396,8 @@ class Rollout:
         model = self._loader.load(artifact)
         target = self._fleet.publish(artifact.digest, artifact.version, latest, stale=stale)
         self._swap(artifact, model, target)
-        self._cache.remember_in_use(artifact.digest)
+        self._ledger.note_served(artifact.digest)
+        self._cache.prune(keep=self._ledger.served()[-2:])
         self._metrics.model_reloads.labels("loaded", "stale" if stale else "").inc()
         self.report()
         return target

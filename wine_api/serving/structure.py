@@ -201,6 +201,9 @@ def _check_hist_gradient_boosting(boosting: Any) -> None:
     width = 1 if not hasattr(boosting, "classes_") or len(boosting.classes_) == 2 else len(boosting.classes_)
     if boosting.n_trees_per_iteration_ != width or any(len(trees) != width for trees in rounds):
         raise _refused("inconsistent", "A gradient boosting does not have as many trees a round as classes.")
+    # It may hand on fewer columns than came in. scikit-learn makes one only for categories, which wines do not have.
+    if vars(boosting).get("_preprocessor") is not None:
+        raise _refused("unsupported_categories", "A gradient boosting of the model was trained on categories.")
     # One entry a feature: it is how the C code finds the categories that were known in training.
     if np.shape(boosting._bin_mapper.is_categorical_) != (features,):
         raise _refused("inconsistent", "A gradient boosting has bins of another number of features.")

@@ -104,14 +104,17 @@ def _request(candidate: Candidate, policy: Policy, memory_bytes: int, seconds: f
 
 
 def _run(request: bytes, seconds: float) -> _Outcome:
-    process = subprocess.Popen(  # our own module, and nothing of the request is on the command line
-        [sys.executable, "-P", "-B", "-m", "wine_api.serving.trial"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(os.environ),
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-B", "-m", "wine_api.serving.trial"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(os.environ),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise TrialUnavailable(f"The trial of the model could not be started ({type(error).__name__}).") from error
     try:
         stdout, stderr = process.communicate(request, timeout=seconds)
         status: int | None = process.returncode

@@ -346,8 +346,11 @@ class _Names:
             return tuple.__new__(kind, arguments)
         if arguments:
             raise unsafe(f"makes {_described(kind)} in an unusual way")
-        # Python itself refuses object.__new__ for a type whose instances have more than attributes.
-        return dict.__new__(kind) if issubclass(kind, dict) else object.__new__(kind)
+        try:
+            return dict.__new__(kind) if issubclass(kind, dict) else object.__new__(kind)
+        # Python itself refuses this for a type whose instances have more than attributes.
+        except TypeError as error:
+            raise unsafe(f"makes {_described(kind)} in an unusual way") from error
 
     def build(self, instance: Any, state: Any, budget: Budget) -> None:
         """Do what BUILD asks for: give *instance* its *state*."""

@@ -1,0 +1,4 @@
+// Shows the document of this service in ReDoc.
+const place = document.getElementById("redoc");
+
+Redoc.init(place.dataset.url, { disableGoogleFont: true }, place);
