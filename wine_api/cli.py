@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,15 +17,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wine_api import __version__
-from wine_api.errors import ModelVersionNotFound, WineError
-from wine_api.serving.stores.base import ARTIFACT_NAME, LATEST, VersionExists, require_version_name, version_key
+from wine_api.config import InvalidSetting, Settings
+from wine_api.errors import ModelRejected, ModelVersionNotFound, WineError
+from wine_api.serving.stores.base import (
+    ARTIFACT_NAME,
+    LATEST,
+    PublishingStore,
+    StoredModel,
+    VersionExists,
+    require_version_name,
+    version_key,
+)
 from wine_api.serving.stores.local import LocalStore
 from wine_api.training.data import InvalidData, read_dataset
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from wine_api.serving.gates import Policy
     from wine_api.training.evaluate import Evaluation
+    from wine_api.training.publish import GateResult, Move, Release
 
 _HIGHEST_SEED = 2**32 - 1
+_S3_SCHEME = "s3://"
 
 
 class _Refusing(click.Group):
@@ -30,27 +48,49 @@ class _Refusing(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except WineError as error:
-            raise click.ClickException(error.detail) from error
-        except InvalidData as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise click.ClickException(reason) from error
+        except InvalidSetting as error:
+            raise click.UsageError(str(error)) from error
+        except (WineError, InvalidData, OSError) as error:
+            raise click.ClickException(_on_one_line(_reason(error))) from error
 
 
-def _version_name(ctx: click.Context, param: click.Parameter, text: str) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModelRejected):
+        return f"The gate {error.gate} refuses the model ({error.reason}). {error.detail}"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _on_one_line(text: str) -> str:
+    """Show *text*, of which a file may have had its say, so that it cannot drive a terminal."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _version_name(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
     try:
-        require_version_name(text)
+        if text is not None:
+            require_version_name(text)
     except WineError as error:
         raise click.BadParameter(error.detail) from error
     return text
 
 
+_existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_to = click.option(
+    "--to", "place", metavar="PLACE", required=True, help="Where the models are kept: s3://BUCKET, or a folder."
+)
+_card = click.option(
+    "--card", type=_existing_file, help="The model's card; unless named, model_card.json in the same folder."
+)
+
+
 @click.group(cls=_Refusing, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wine-api")
 def main() -> None:
-    """Train the models that Wine API serves."""
+    """Train, check and publish the models that Wine API serves."""
+    # What the parts log is meant for a service; here, people are told.
+    logging.getLogger("wine_api").addHandler(logging.NullHandler())
 
 
 @main.command()
@@ -126,3 +166,215 @@ def _report(evaluation: Evaluation) -> None:
 
 def _shown(value: float) -> str:
     return f"{value:16}" if isinstance(value, int) else f"{value:16.4f}"
+
+
+@main.command()
+@click.argument("file", type=_existing_file)
+@_card
+@click.option(
+    "--signature", type=_existing_file, help="The card's signature; unless named, the file beside it that ends in .sig."
+)
+@click.option(
+    "--public-keys",
+    metavar="KEYS",
+    help="Keys, one of which must have signed, as in MODEL_PUBLIC_KEYS (which is the default), or a file of them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def verify(
+    ctx: click.Context, file: Path, card: Path | None, signature: Path | None, public_keys: str | None, as_json: bool
+) -> None:
+    """Say what each gate that a model must pass says of FILE, and exit with 0 if it would be served.
+
+    MODEL_ALLOWED_TYPES, MODEL_MAX_BYTES and MODEL_PUBLIC_KEYS count as they do for the service.
+    """
+    from wine_api.serving.trial import SpawnedTrial
+    from wine_api.training import publish as publishing
+
+    settings = Settings.from_environ()
+    policy = _policy(settings, public_keys)
+    candidate = publishing.candidate_of(file, card, signature)
+    results = publishing.examine(candidate, policy, SpawnedTrial(settings.model_load_timeout))
+    served = all(result.outcome == publishing.PASSED for result in results)
+    if as_json:
+        click.echo(json.dumps({"served": served, "gates": [asdict(result) for result in results]}, indent=1))
+    else:
+        _report_gates(results)
+        click.echo("It would be served." if served else "It would be refused.")
+    ctx.exit(0 if served else 1)
+
+
+def _report_gates(results: Sequence[GateResult]) -> None:
+    rows = [("gate", "verdict", "reason", "ms", "detail"), *map(_shown_result, results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for gate, verdict, reason, ms, detail in rows:
+        cells = (gate.ljust(widths[0]), verdict.ljust(widths[1]), reason.ljust(widths[2]), ms.rjust(widths[3]), detail)
+        click.echo("  ".join(cells).rstrip())
+
+
+def _shown_result(result: GateResult) -> tuple[str, str, str, str, str]:
+    ms = "" if result.ms is None else f"{result.ms:.1f}"
+    return result.gate, result.outcome, result.reason or "", ms, _on_one_line(result.detail)
+
+
+@main.command()
+@click.argument("file", type=_existing_file)
+@_to
+@click.option("--version", callback=_version_name, help="The version that the card must say; unless given, it decides.")
+@_card
+@click.option("--key", type=_existing_file, help="Sign the card with this private key (see wine-api keys).")
+@click.option("--no-promote", is_flag=True, help="Leave the latest, which services load, as it is.")
+def publish(file: Path, place: str, version: str | None, card: Path | None, key: Path | None, no_promote: bool) -> None:
+    """Check FILE as a service would, and put it with its card into a bucket or a folder.
+
+    A version is never changed. `latest`, which services load, is moved last: whatever happens before, they are served
+    what they were served. A publish that broke off can be repeated.
+
+    MODEL_ALLOWED_TYPES, MODEL_MAX_BYTES and MODEL_PUBLIC_KEYS count as they do for the service.
+    """
+    from wine_api.serving.trial import SpawnedTrial
+    from wine_api.training import publish as publishing
+
+    settings = Settings.from_environ()
+    policy, store, signer = _policy(settings), _store_at(place, settings), _private_key(key)
+    candidate = publishing.candidate_of(file, card)
+    trial = SpawnedTrial(settings.model_load_timeout)
+    with publishing.vetted_release(candidate, policy, trial, version=version, key=signer) as release:
+        click.echo(
+            f"Every gate lets it pass: a {type(release.model.estimator).__name__}, sha256 {release.model.digest}"
+        )
+        if not place.startswith(_S3_SCHEME):
+            Path(place).mkdir(parents=True, exist_ok=True)
+        _upload(store, release, place)
+        if no_promote:
+            click.echo(
+                f"{LATEST} is still {_named(publishing.latest_of(store))}. To make it version {release.version}:"
+            )
+            click.echo(f"  {_promotion_of(release.version, place)}")
+        else:
+            _report_move(publishing.promote(store, release.version, policy), place)
+
+
+def _upload(store: PublishingStore, release: Release, place: str) -> None:
+    from wine_api.training import publish as publishing
+
+    size = release.artifact.stat().st_size
+    with click.progressbar(length=size, label="Uploading", file=sys.stderr) as progress:
+        is_new = publishing.upload(store, release, progress.update)
+    signed = "unsigned" if release.signature is None else "signed"
+    if is_new:
+        click.echo(f"Uploaded version {release.version} to {place} ({size} bytes, {signed})")
+    else:
+        click.echo(f"Version {release.version} is in {place} already, the same bytes")
+
+
+@main.command()
+@click.argument("version", callback=_version_name)
+@_to
+def promote(version: str, place: str) -> None:
+    """Make the published VERSION the latest, which services load: also the way back to an older one."""
+    from wine_api.training import publish as publishing
+
+    settings = Settings.from_environ()
+    _report_move(publishing.promote(_store_at(place, settings), version, _policy(settings)), place)
+
+
+def _report_move(move: Move, place: str) -> None:
+    click.echo(f"{LATEST}: {_named(move.before)} → {_named(move.after)}")
+    click.echo("Services load it when they look next (MODEL_CACHE_TTL), or at once: POST /model/reload")
+    if move.before is None or move.before.version == move.after.version:
+        return
+    if move.before.published_as is None:
+        click.echo("What was there was uploaded by hand, and has no version to go back to.")
+    else:
+        click.echo(f"To go back:\n  {_promotion_of(move.before.published_as, place)}")
+
+
+def _named(model: StoredModel | None) -> str:
+    if model is None:
+        return "nothing"
+    return model.version or "an upload without a name"
+
+
+def _promotion_of(version: str, place: str) -> str:
+    return shlex.join(["wine-api", "promote", version, "--to", place])
+
+
+@main.group(invoke_without_command=True, subcommand_metavar="")
+@click.option(
+    "--output",
+    metavar="DIR",
+    default=".",
+    show_default="this folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where model-signing.key and model-signing.pub are written; it is made if need be.",
+)
+@click.option("--private-key", type=click.Path(path_type=Path), help="Write the private key to this file instead.")
+@click.option("--public-key", type=click.Path(path_type=Path), help="Write the public key to this file instead.")
+@click.pass_context
+def keys(ctx: click.Context, output: Path, private_key: Path | None, public_key: Path | None) -> None:
+    """Make a pair of keys to sign models with (ed25519).
+
+    The private key is for `wine-api publish --key`, and only its owner can read it. The public key is for the services.
+    No file is ever overwritten.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from wine_api.serving.signatures import public_key_line
+    from wine_api.training.keys import PRIVATE_KEY_NAME, PUBLIC_KEY_NAME, write_key_pair
+
+    if private_key is None or public_key is None:
+        output.mkdir(parents=True, exist_ok=True)
+    private_key, public_key = private_key or output / PRIVATE_KEY_NAME, public_key or output / PUBLIC_KEY_NAME
+    made = write_key_pair(private_key, public_key)
+    click.echo(f"Wrote {private_key}: keep it secret; wine-api publish --key takes it", err=True)
+    click.echo(f"Wrote {public_key}; services with this setting load only what is signed:", err=True)
+    click.echo(f"MODEL_PUBLIC_KEYS={public_key_line(made)}")
+
+
+def _policy(settings: Settings, public_keys: str | None = None) -> Policy:
+    """Return what a service with these *settings* demands; *public_keys* is text like the setting's, or a file."""
+    from wine_api.serving.gates import Policy
+    from wine_api.serving.signatures import InvalidPublicKey, parse_public_keys
+
+    text, source = settings.model_public_keys, "MODEL_PUBLIC_KEYS"
+    if public_keys is not None:
+        text, source = _contents_if_file(public_keys), "--public-keys"
+    try:
+        trusted = parse_public_keys(text)
+    except InvalidPublicKey as error:
+        raise click.UsageError(f"{source} must be ed25519 public keys; one is {error}") from error
+    return Policy(settings.model_max_bytes, frozenset(settings.model_allowed_types), trusted)
+
+
+def _contents_if_file(text: str) -> str:
+    with suppress(OSError, ValueError):
+        return Path(text).read_text()
+    return text
+
+
+def _private_key(path: Path | None) -> Ed25519PrivateKey | None:
+    from wine_api.serving.signatures import InvalidPrivateKey, parse_private_key
+
+    if path is None:
+        return None
+    try:
+        return parse_private_key(path.read_bytes())
+    except InvalidPrivateKey as error:
+        raise click.UsageError(f"--key must name a file with an ed25519 private key; {path} holds {error}") from error
+
+
+def _store_at(place: str, settings: Settings) -> PublishingStore:
+    if not place.startswith(_S3_SCHEME):
+        if "://" in place or not place:
+            raise click.UsageError(f"--to must be {_S3_SCHEME}BUCKET or a folder, not {place!r}")
+        return LocalStore(Path(place), model_key=settings.model_key)
+    bucket = place.removeprefix(_S3_SCHEME).removesuffix("/")
+    if not bucket or "/" in bucket:
+        raise click.UsageError(f"--to must name a bucket and nothing in it: models are under models/, not {place!r}")
+    # Imported here: boto3 takes a while, and a folder needs none of it.
+    from wine_api.serving.stores.s3 import S3Store
+
+    return S3Store(
+        bucket, model_key=settings.model_key, profile=settings.aws_profile, region=settings.aws_default_region
+    )

@@ -60,7 +60,7 @@ def build_services(settings: Settings) -> Services:
         cache=ModelCache(settings.model_cache_folder, spare=settings.state_folder / "models"),
         fleet=fleet,
         holder=holder,
-        loader=ModelLoader(_pick_policy(settings), settings.model_load_timeout),
+        loader=ModelLoader(_pick_policy(settings)),
         metrics=metrics,
         response_times=response_times,
         limits=LoadLimits(settings.model_load_timeout, settings.model_max_bytes),

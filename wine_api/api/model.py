@@ -77,7 +77,13 @@ def reload() -> ResponseReturnValue:
         200:
           description: Every worker has it
           content: {application/json: {schema: ReloadResponse, examples: {reloaded: reloaded}}}
-      errors: [ModelVersionNotFound, ModelRejected, ModelNotChecked, ModelStoreUnavailable, WorkersNotConverged]
+      errors:
+        - ModelVersionNotFound
+        - ModelQuarantined
+        - ModelRejected
+        - ModelStoreUnavailable
+        - ModelNotChecked
+        - WorkersNotConverged
     """
     version = _reload_request.load(read_optional_json())
     return _reload_response.dump(_changed(get_services().rollout.reload(version)))

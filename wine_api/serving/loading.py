@@ -16,25 +16,26 @@ from wine_api.serving.trial import SpawnedTrial, TrialUnavailable, verdict_key
 logger = logging.getLogger(__name__)
 
 _VERDICT_NAME = "verdict.json"
+_LEAST_TRIAL_SECONDS = 5.0  # a slow download is no reason to call a model slow
 
 
 class ModelLoader:
     """Vets artifacts and gives them an engine."""
 
-    def __init__(self, policy: gates.Policy, trial_seconds: float) -> None:
+    def __init__(self, policy: gates.Policy) -> None:
         self._policy = policy
-        self._trial = SpawnedTrial(trial_seconds)
 
-    def load(self, artifact: Artifact) -> LoadedModel:
-        """Return *artifact* ready to answer.
+    def load(self, artifact: Artifact, deadline: float) -> LoadedModel:
+        """Return *artifact* ready to answer; its trial may last until *deadline*, a `time.monotonic()` value.
 
         Raises `ModelRejected` with the gate that refused it, or `ModelNotChecked` when this host cannot check it now.
         """
         started = time.perf_counter()
         candidate = gates.Candidate(artifact.path, artifact.digest, artifact.card_text, artifact.signature)
         tried = _was_tried(artifact)
+        trial = None if tried else SpawnedTrial(max(_LEAST_TRIAL_SECONDS, deadline - time.monotonic()))
         try:
-            vetted = gates.vet(candidate, self._policy, trial=None if tried else self._trial)
+            vetted = gates.vet(candidate, self._policy, trial=trial)
         except (TrialUnavailable, OSError) as error:
             logger.exception("model not checked")
             raise ModelNotChecked("This host cannot check the model now; the log has the details.") from error

@@ -156,7 +156,7 @@ class Rollout:
             artifact = self._cache.find(target.digest) or self._fetch_again(target)
             # The same bytes may have come again since, under another name.
             artifact = replace(artifact, version=target.version)
-            self._swap(artifact, self._loader.load(artifact), target)
+            self._swap(artifact, self._loader.load(artifact, self._deadline()), target)
         except WineError as error:
             self._error = _reason(error)
             _log_failure("target not taken", error, version=target.version, generation=target.generation)
@@ -220,12 +220,12 @@ class Rollout:
         The model that is left is put into quarantine: it comes back only if it is asked for by name. Raises
         `NoPreviousModel` or `WorkersNotConverged`.
         """
-        with self._changing():
+        with self._changing() as deadline:
             left = self._holder.require()
             previous = self._previous(left.digest)
             target = self._fleet.target()
             latest = None if target is None else target.latest
-            rolled_back = self._bring_into_use(previous, latest)
+            rolled_back = self._bring_into_use(previous, latest, deadline)
             self._ledger.note_left(left.digest)
             self._ledger.quarantine(left.identity, left.version, left.digest, gate="rollback", reason="rolled_back")
         self._metrics.model_rollbacks.inc()
@@ -293,7 +293,7 @@ class Rollout:
             artifact = self._cache.find_version(version)
             if artifact is None:
                 raise
-            target = self._bring_into_use(artifact, latest)
+            target = self._bring_into_use(artifact, latest, deadline)
             self._ledger.release(artifact.identity, artifact.digest)
             return target
         target = self._take(found, latest, deadline, by_name=True)
@@ -343,14 +343,14 @@ class Rollout:
                 self._take(found, found.identity, deadline)
         except (ModelRejected, ModelQuarantined):
             # The store has nothing better than what was served last.
-            self._fall_back(found.identity, stale=False)
+            self._fall_back(found.identity, deadline, stale=False)
         except (WineError, OSError):
-            self._fall_back(None, stale=True)
+            self._fall_back(None, deadline, stale=True)
 
-    def _fall_back(self, latest: str | None, *, stale: bool) -> None:
+    def _fall_back(self, latest: str | None, deadline: float, *, stale: bool) -> None:
         last = self._last_served()
         if last is not None:
-            self._bring_into_use(last, latest, stale=stale)
+            self._bring_into_use(last, latest, deadline, stale=stale)
 
     def _last_served(self) -> Artifact | None:
         for digest in reversed(self._ledger.served()):
@@ -365,7 +365,7 @@ class Rollout:
             artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
             if not by_name:
                 self._refuse_known_bytes(artifact)
-            return self._bring_into_use(artifact, latest)
+            return self._bring_into_use(artifact, latest, deadline)
         except ModelRejected as error:
             name = found.version or found.identity
             self._ledger.quarantine(found.identity, name, None, gate=error.gate, reason=error.reason)
@@ -391,9 +391,11 @@ class Rollout:
             _log_failure("model not taken", error)
             raise
 
-    def _bring_into_use(self, artifact: Artifact, latest: str | None, *, stale: bool = False) -> Target:
+    def _bring_into_use(
+        self, artifact: Artifact, latest: str | None, deadline: float, *, stale: bool = False
+    ) -> Target:
         # Loaded here first: a model that does not pass raises, and nothing has changed.
-        model = self._loader.load(artifact)
+        model = self._loader.load(artifact, deadline)
         target = self._fleet.publish(artifact.digest, artifact.version, latest, stale=stale)
         self._swap(artifact, model, target)
         self._ledger.note_served(artifact.digest)

@@ -11,8 +11,8 @@ import binascii
 import re
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from wine_api.errors import ModelRejected
 
@@ -22,6 +22,10 @@ _PEM_BLOCK = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----"
 
 class InvalidPublicKey(ValueError):
     """A text is not an ed25519 public key."""
+
+
+class InvalidPrivateKey(ValueError):
+    """A text is not an ed25519 private key; the message says nothing of what it is."""
 
 
 def parse_public_keys(text: str) -> tuple[Ed25519PublicKey, ...]:
@@ -48,6 +52,29 @@ def _from_base64(text: str) -> Ed25519PublicKey:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (ValueError, binascii.Error) as error:
         raise InvalidPublicKey("not the base64 of 32 bytes") from error
+
+
+def public_key_line(key: Ed25519PublicKey) -> str:
+    """Return *key* as one word that `MODEL_PUBLIC_KEYS` takes."""
+    return base64.b64encode(key.public_bytes_raw()).decode("ascii")
+
+
+def parse_private_key(pem: bytes) -> Ed25519PrivateKey:
+    """Read the key in *pem*, which is not encrypted."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise InvalidPrivateKey("an encrypted private key, and nobody to ask for its password") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InvalidPrivateKey("not a private key in PEM") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidPrivateKey("a private key that is not ed25519")
+    return key
+
+
+def sign(card: bytes, key: Ed25519PrivateKey) -> bytes:
+    """Return the signature of *card* as it is stored; the same card and key always make the same one."""
+    return base64.b64encode(key.sign(card))
 
 
 def verify(signed: bytes | None, signature: bytes | None, keys: tuple[Ed25519PublicKey, ...]) -> None:
