@@ -63,6 +63,9 @@ lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 docs: $(VENV)/.development  ## Write docs/configuration.md and docs/model_card.schema.json from the code
 	$(BIN)/python tools/write_docs.py
 
+redoc:  ## Fetch the newest ReDoc 2 into wine_api/static (needs npm's registry)
+	sh tools/vendor_redoc.sh
+
 clean:  ## Remove the virtual environment, caches and ./var
 	rm -rf $(VENV) var build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,8 +48,6 @@ class _Refusing(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except InvalidSetting as error:
-            raise click.UsageError(str(error)) from error
         except (WineError, InvalidData, OSError) as error:
             raise click.ClickException(_on_one_line(_reason(error))) from error
 
@@ -184,14 +182,16 @@ def _shown(value: float) -> str:
 def verify(
     ctx: click.Context, file: Path, card: Path | None, signature: Path | None, public_keys: str | None, as_json: bool
 ) -> None:
-    """Say what each gate that a model must pass says of FILE, and exit with 0 if it would be served.
+    """Say of each gate whether FILE passes it.
+
+    The gates are those that a model must pass before it is served. The exit code is 0 if it would be, 1 if not.
 
     MODEL_ALLOWED_TYPES, MODEL_MAX_BYTES and MODEL_PUBLIC_KEYS count as they do for the service.
     """
     from wine_api.serving.trial import SpawnedTrial
     from wine_api.training import publish as publishing
 
-    settings = Settings.from_environ()
+    settings = _settings()
     policy = _policy(settings, public_keys)
     candidate = publishing.candidate_of(file, card, signature)
     results = publishing.examine(candidate, policy, SpawnedTrial(settings.model_load_timeout))
@@ -225,7 +225,9 @@ def _shown_result(result: GateResult) -> tuple[str, str, str, str, str]:
 @click.option("--key", type=_existing_file, help="Sign the card with this private key (see wine-api keys).")
 @click.option("--no-promote", is_flag=True, help="Leave the latest, which services load, as it is.")
 def publish(file: Path, place: str, version: str | None, card: Path | None, key: Path | None, no_promote: bool) -> None:
-    """Check FILE as a service would, and put it with its card into a bucket or a folder.
+    """Check FILE, put it into a bucket or a folder, serve it.
+
+    It has to pass every gate that it has to pass in a service, and it has to have a card.
 
     A version is never changed. `latest`, which services load, is moved last: whatever happens before, they are served
     what they were served. A publish that broke off can be repeated.
@@ -235,7 +237,7 @@ def publish(file: Path, place: str, version: str | None, card: Path | None, key:
     from wine_api.serving.trial import SpawnedTrial
     from wine_api.training import publish as publishing
 
-    settings = Settings.from_environ()
+    settings = _settings()
     policy, store, signer = _policy(settings), _store_at(place, settings), _private_key(key)
     candidate = publishing.candidate_of(file, card)
     trial = SpawnedTrial(settings.model_load_timeout)
@@ -272,10 +274,13 @@ def _upload(store: PublishingStore, release: Release, place: str) -> None:
 @click.argument("version", callback=_version_name)
 @_to
 def promote(version: str, place: str) -> None:
-    """Make the published VERSION the latest, which services load: also the way back to an older one."""
+    """Make VERSION the latest, which services load.
+
+    VERSION was published before; this is also the way back to an older one.
+    """
     from wine_api.training import publish as publishing
 
-    settings = Settings.from_environ()
+    settings = _settings()
     _report_move(publishing.promote(_store_at(place, settings), version, _policy(settings)), place)
 
 
@@ -305,9 +310,8 @@ def _promotion_of(version: str, place: str) -> str:
     "--output",
     metavar="DIR",
     default=".",
-    show_default="this folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where model-signing.key and model-signing.pub are written; it is made if need be.",
+    help="Where model-signing.key and model-signing.pub are written, unless this folder; it is made if need be.",
 )
 @click.option("--private-key", type=click.Path(path_type=Path), help="Write the private key to this file instead.")
 @click.option("--public-key", type=click.Path(path_type=Path), help="Write the public key to this file instead.")
@@ -330,6 +334,13 @@ def keys(ctx: click.Context, output: Path, private_key: Path | None, public_key:
     click.echo(f"Wrote {private_key}: keep it secret; wine-api publish --key takes it", err=True)
     click.echo(f"Wrote {public_key}; services with this setting load only what is signed:", err=True)
     click.echo(f"MODEL_PUBLIC_KEYS={public_key_line(made)}")
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_environ()
+    except InvalidSetting as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _policy(settings: Settings, public_keys: str | None = None) -> Policy:

@@ -33,7 +33,10 @@ class ProblemSchema(Schema):
     errors = fields.List(
         fields.Nested(FaultSchema), metadata={"description": "What is wrong with the body, at most 20 entries."}
     )
-    gate = fields.String(metadata={"description": "For `model_rejected`: the check that refused the model."})
+    version = fields.String(metadata={"description": "For `model_quarantined`: the version."})
+    gate = fields.String(
+        metadata={"description": "For `model_rejected` and `model_quarantined`: the check that refused the model."}
+    )
     reason = fields.String(metadata={"description": "For errors of models and stores: a stable word for the cause."})
     workers = fields.List(
         fields.Dict(), metadata={"description": "For `workers_not_converged`: which worker has which model."}

@@ -72,7 +72,8 @@ def _kind(value: Any) -> str:
 
 
 def _number_for(feature: Feature) -> Number:
-    metadata = {"description": f"{feature.description} ({feature.unit})", "example": feature.example}
+    unit = "" if feature.unit == "1" else f" ({feature.unit})"  # pH has none
+    metadata = {"description": f"{feature.description}{unit}", "example": feature.example}
     return Number(
         required=True,
         validate=InRange(min=feature.minimum, max=feature.maximum),

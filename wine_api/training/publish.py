@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +29,8 @@ from wine_api.serving.trial import GATE as TRIAL
 from wine_api.serving.trial import TrialUnavailable
 
 PASSED, REFUSED, NOT_RUN = "passed", "refused", "not run"
+
+_CHUNK_BYTES = 1024 * 1024
 
 
 class CannotPublish(WineError):
@@ -170,7 +171,7 @@ def _version_of(model: VettedModel, asked: str | None) -> str:
 def _copy_of_at_most(size: int, source: Path, target: Path) -> None:
     """Copy *source*, but not much more than *size* bytes of it: the first gate refuses what is larger."""
     with source.open("rb") as readable, target.open("xb") as writable:
-        while writable.tell() <= size and (chunk := readable.read(shutil.COPY_BUFSIZE)):
+        while writable.tell() <= size and (chunk := readable.read(_CHUNK_BYTES)):
             writable.write(chunk)
 
 

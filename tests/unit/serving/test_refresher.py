@@ -1,0 +1,255 @@
+"""When a worker looks: at what the host agreed on, ten times a second; at the store, when it is due."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.fakes import BROKEN, FakeLoader, FakeStore
+from tests.server import wait_until
+from wine_api.metrics import Metrics
+from wine_api.response_times import ResponseTimes
+from wine_api.serving.cache import ModelCache
+from wine_api.serving.fleet import Fleet
+from wine_api.serving.holder import ModelHolder
+from wine_api.serving.ledger import Ledger
+from wine_api.serving.refresher import Refresher
+from wine_api.serving.rollout import LoadLimits, Rollout
+
+
+class Worker:
+    """A worker that watches."""
+
+    def __init__(self, tmp_path, store, ttl_seconds) -> None:
+        self.fleet = Fleet(tmp_path / "state", "local")
+        self.fleet.join()
+        self.holder, self.loader = ModelHolder(), FakeLoader()
+        self.rollout = Rollout(
+            store=store,
+            cache=ModelCache(tmp_path / "cache", tmp_path / "spare"),
+            fleet=self.fleet,
+            holder=self.holder,
+            loader=self.loader,
+            metrics=Metrics(),
+            response_times=ResponseTimes(),
+            limits=LoadLimits(seconds=5.0, max_bytes=1000),
+            ledger=Ledger(tmp_path / "cache"),
+        )
+        self.refresher = Refresher(self.rollout, self.fleet, ttl_seconds)
+
+    def serves(self, version):
+        model = self.holder.current()
+        return model is not None and model.version == version
+
+    def stop(self):
+        self.refresher.stop()
+        self.fleet.leave()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    """Make the watchers look more often than in production; nothing else of them changes."""
+    monkeypatch.setattr("wine_api.serving.refresher._WATCH_SECONDS", 0.005)
+    monkeypatch.setattr("wine_api.serving.refresher._REPORT_SECONDS", 0.02)
+    monkeypatch.setattr("wine_api.serving.refresher._FIRST_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("wine_api.serving.refresher._MOST_RETRY_SECONDS", 0.1)
+
+
+@pytest.fixture
+def store():
+    return FakeStore()
+
+
+@pytest.fixture
+def start(tmp_path, store):
+    """Starts a worker; all stop at the end."""
+    Fleet(tmp_path / "state", "local").begin_run(1)
+    workers = []
+
+    def start(ttl_seconds=3600.0):
+        worker = Worker(tmp_path, store, ttl_seconds)
+        workers.append(worker)
+        worker.refresher.start()
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+def test_has_a_model_when_it_has_started(store, start):
+    store.upload(b"a model", version="1.0")
+
+    assert start().serves("1.0")
+
+
+def test_starts_without_a_model_and_takes_the_first_that_comes(store, start):
+    worker = start()
+
+    store.upload(b"a model", version="1.0")
+
+    wait_until(lambda: worker.serves("1.0"), "the model")
+
+
+def test_starts_while_the_store_is_away_and_takes_its_model_when_it_is_back(store, start):
+    store.upload(b"a model", version="1.0")
+    store.go_away()
+    worker = start()
+    started_without = worker.holder.current() is None
+
+    store.come_back()
+
+    wait_until(lambda: worker.serves("1.0"), "the model")
+    assert started_without
+
+
+def test_takes_the_first_model_even_if_it_never_looks_for_new_ones(store, start):
+    worker = start(ttl_seconds=0)
+
+    store.upload(b"a model", version="1.0")
+
+    wait_until(lambda: worker.serves("1.0"), "the model")
+
+
+def test_a_broken_first_model_is_left_until_it_is_mended(store, start):
+    store.upload(BROKEN)
+    worker = start()
+
+    store.upload(b"mended", version="1.0")
+
+    wait_until(lambda: worker.serves("1.0"), "the mended model")
+
+
+def test_looks_at_the_store_when_it_is_due(store, start):
+    store.upload(b"old", version="1.0")
+    worker = start(ttl_seconds=0.1)
+
+    store.upload(b"new", version="2.0")
+
+    wait_until(lambda: worker.serves("2.0"), "the new model")
+
+
+def test_never_looks_if_it_is_told_so(store, start):
+    store.upload(b"old", version="1.0")
+    worker = start(ttl_seconds=0)
+    store.upload(b"new", version="2.0")
+    reported = worker.fleet.target_stamp()
+
+    wait_for_reports(worker, 3)
+
+    assert store.looks == 1
+    assert worker.fleet.target_stamp() == reported
+    assert worker.serves("1.0")
+
+
+def test_does_not_look_before_it_is_due(store, start):
+    store.upload(b"old", version="1.0")
+    worker = start(ttl_seconds=3600)
+
+    wait_for_reports(worker, 3)
+
+    assert store.looks == 1
+
+
+def wait_for_reports(worker, count):
+    """Wait until the watcher has told the others *count* times how the worker is."""
+    for _ in range(count):
+        path = worker.fleet._status_path(worker.fleet.slot)
+        before = path.stat().st_ino, path.stat().st_mtime_ns
+        wait_until(lambda before=before: (path.stat().st_ino, path.stat().st_mtime_ns) != before, "a report")
+
+
+def test_every_worker_follows_but_only_one_looks(store, start):
+    store.upload(b"old", version="1.0")
+    workers = [start(ttl_seconds=0.1), start(ttl_seconds=0.1), start(ttl_seconds=0.1)]
+
+    store.upload(b"new", version="2.0")
+
+    wait_until(lambda: all(worker.serves("2.0") for worker in workers), "the new model in all")
+    assert store.downloads == 2
+
+
+def test_another_worker_looks_when_the_lookout_is_gone(store, start):
+    store.upload(b"old", version="1.0")
+    first, second = start(ttl_seconds=0.1), start(ttl_seconds=0.1)
+    wait_until(lambda: store.looks > 1, "a look")
+    first.stop()
+
+    store.upload(b"new", version="2.0")
+
+    wait_until(lambda: second.serves("2.0"), "the new model")
+
+
+def test_keeps_its_model_while_the_store_is_away(store, start):
+    store.upload(b"a model", version="1.0")
+    worker = start(ttl_seconds=0.05)
+    store.go_away()
+
+    wait_until(lambda: worker.fleet.store().reachable is False, "the outage to be noticed")
+
+    assert worker.serves("1.0")
+    assert worker.fleet.all_have_a_model()
+
+
+def test_a_worker_that_lost_its_model_takes_it_when_the_store_is_back(store, start, tmp_path):
+    store.publish("1.0")
+    store.promote("1.0")
+    start()
+    for kept in (tmp_path / "cache").glob("*/wine_quality_model.joblib"):
+        kept.unlink()
+    store.go_away()
+    worker = start()
+    started_without = worker.holder.current() is None
+
+    store.come_back()
+
+    wait_until(lambda: worker.serves("1.0"), "the model")
+    assert started_without
+
+
+def test_goes_on_watching_whatever_happens(store, start, caplog):
+    caplog.set_level(logging.CRITICAL)
+    store.upload(b"old", version="1.0")
+    worker = start(ttl_seconds=0.05)
+    store.away = RuntimeError("a bug")
+    looks = store.looks
+    wait_until(lambda: store.looks > looks + 1, "looks that fail")
+    store.come_back()
+
+    store.upload(b"new", version="2.0")
+
+    wait_until(lambda: worker.serves("2.0"), "the new model")
+
+
+def test_starting_never_raises(store, start, caplog):
+    caplog.set_level(logging.CRITICAL)
+    store.away = RuntimeError("a bug")
+
+    worker = start()
+
+    assert worker.holder.current() is None
+    store.come_back()
+    store.upload(b"a model", version="1.0")
+    wait_until(lambda: worker.serves("1.0"), "the model")
+
+
+def test_tells_the_others_how_it_is(store, start):
+    store.upload(b"a model", version="1.0")
+    worker = start()
+
+    (status,) = worker.fleet.workers()
+
+    assert (status.version, status.generation, status.error) == ("1.0", 1, None)
+    wait_for_reports(worker, 1)
+
+
+def test_stopping_ends_the_watcher(store, start):
+    worker = start()
+
+    worker.refresher.stop()
+
+    looks = store.looks
+    store.upload(b"a model", version="1.0")
+    assert worker.refresher._watcher.is_alive() is False
+    assert store.looks == looks

@@ -1,0 +1,175 @@
+"""Settings: every one is parsed, a bad value is named, and an empty one is unset."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wine_api import __version__
+from wine_api.config import InvalidSetting, Settings, settings_reference
+
+DEFAULTS = Settings()
+VARIABLES = {field.name: field.metadata["variable"] for field in dataclasses.fields(Settings)}
+
+
+def read(**environ: str) -> Settings:
+    return Settings.from_environ(environ)
+
+
+def test_an_empty_environment_gives_the_defaults():
+    assert read() == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("API_TITLE", "Wines", "api_title", "Wines"),
+        ("API_VERSION", "2.1", "api_version", "2.1"),
+        ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
+        ("AWS_PROFILE", "wines", "aws_profile", "wines"),
+        ("AWS_DEFAULT_REGION", "eu-central-1", "aws_default_region", "eu-central-1"),
+        ("S3_BUCKET_NAME", "wines", "s3_bucket_name", "wines"),
+        ("MODEL_DIR", "/models", "model_dir", Path("/models")),
+        ("MODEL_KEY", "models/2.0/wine.joblib", "model_key", "models/2.0/wine.joblib"),
+        ("MODEL_CACHE_TTL", "0", "model_cache_ttl", 0.0),
+        ("MODEL_CACHE_TTL", "1.5", "model_cache_ttl", 1.5),
+        ("MODEL_LOAD_TIMEOUT", "5", "model_load_timeout", 5.0),
+        ("MODEL_MAX_BYTES", "1000", "model_max_bytes", 1000),
+        ("MODEL_ALLOWED_TYPES", "a.B, c.D,", "model_allowed_types", ("a.B", "c.D")),
+        ("MODEL_PUBLIC_KEYS", "a,b", "model_public_keys", "a,b"),
+        ("MODEL_CACHE_DIR", "/cache", "model_cache_dir", Path("/cache")),
+        ("STATE_DIR", "/state", "state_dir", Path("/state")),
+        ("MAX_BODY_BYTES", "1", "max_body_bytes", 1),
+        ("MAX_BATCH_ROWS", "20000", "max_batch_rows", 20_000),
+        ("WEB_RELOAD", "Yes", "web_reload", True),
+        ("WEB_RELOAD", "off", "web_reload", False),
+        ("HOST", "0.0.0.0", "host", "0.0.0.0"),
+        ("PORT", "65535", "port", 65_535),
+        ("WEB_CONCURRENCY", "8", "web_concurrency", 8),
+        ("WEB_THREADS", "1", "web_threads", 1),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, ::1", "trusted_proxies", ("10.0.0.0/8", "::1/128")),
+    ],
+)
+def test_every_variable_is_parsed(variable, text, name, value):
+    parsed = getattr(read(**{variable: text}), name)
+
+    assert as_written(parsed) == value
+
+
+def as_written(value):
+    """Networks are easier to compare as text."""
+    if isinstance(value, tuple):
+        return tuple(map(str, value))
+    return value
+
+
+def test_the_cases_above_leave_no_variable_out():
+    marks = test_every_variable_is_parsed.pytestmark[0].args[1]
+
+    assert {name for _, _, name, _ in marks} == set(VARIABLES)
+    assert {(variable, name) for variable, _, name, _ in marks} == {(VARIABLES[name], name) for name in VARIABLES}
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n"], ids=["empty", "space", "white space"])
+@pytest.mark.parametrize("variable", VARIABLES.values())
+def test_an_empty_variable_is_unset(variable, text):
+    assert read(**{variable: text}) == DEFAULTS
+
+
+def test_white_space_around_a_value_does_not_count():
+    assert read(PORT=" 9000\n").port == 9000
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("LOG_LEVEL", "LOUD", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+        ("MODEL_KEY", "/models/wine.joblib", "a key such as"),
+        ("MODEL_KEY", "models/../../wine.joblib", "a key such as"),
+        ("MODEL_KEY", "models/", "a key such as"),
+        ("MODEL_CACHE_TTL", "-1", "a number of seconds, at least 0"),
+        ("MODEL_CACHE_TTL", "an hour", "a number of seconds, at least 0"),
+        ("MODEL_CACHE_TTL", "nan", "a number of seconds, at least 0"),
+        ("MODEL_CACHE_TTL", "inf", "a number of seconds, at least 0"),
+        ("MODEL_LOAD_TIMEOUT", "0.5", "a number of seconds, at least 1"),
+        ("MODEL_MAX_BYTES", "0", "a whole number from 1"),
+        ("MAX_BODY_BYTES", "4 MiB", "a whole number from 1"),
+        ("MAX_BATCH_ROWS", "1.5", "a whole number from 1"),
+        ("MAX_BATCH_ROWS", "-3", "a whole number from 1"),
+        ("WEB_RELOAD", "maybe", "yes or no"),
+        ("PORT", "http", "a whole number from 1 to 65535"),
+        ("PORT", "0", "a whole number from 1 to 65535"),
+        ("PORT", "65536", "a whole number from 1 to 65535"),
+        ("WEB_CONCURRENCY", "0", "a whole number from 1"),
+        ("WEB_THREADS", "many", "a whole number from 1"),
+        ("TRUSTED_PROXIES", "everyone", "IP addresses or networks"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8", "IP addresses or networks"),
+    ],
+)
+def test_a_bad_value_is_refused_and_the_variable_named(variable, text, expected):
+    with pytest.raises(InvalidSetting) as refusal:
+        read(**{variable: text})
+
+    assert str(refusal.value).startswith(f"{variable} must be {expected}")
+
+
+def test_a_bad_value_is_not_repeated():
+    with pytest.raises(InvalidSetting) as refusal:
+        read(PORT="s3cret")
+
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_all_bad_values_are_named_at_once():
+    with pytest.raises(InvalidSetting, match=r"LOG_LEVEL must be .*; PORT must be"):
+        read(PORT="x", LOG_LEVEL="x")
+
+
+def test_only_loopback_is_trusted_by_default():
+    assert DEFAULTS.trusted_proxies == (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+def test_nobody_is_trusted_if_the_list_is_empty():
+    assert read(TRUSTED_PROXIES=",").trusted_proxies == ()
+
+
+def test_there_is_no_default_bucket():
+    assert DEFAULTS.s3_bucket_name is None
+
+
+def test_the_version_is_the_packages_own():
+    assert DEFAULTS.api_version == __version__
+
+
+def test_folders_differ_by_port_unless_they_are_set():
+    assert read(PORT="1").state_folder != read(PORT="2").state_folder
+    assert read(PORT="1").model_cache_folder != read(PORT="2").model_cache_folder
+    assert read(STATE_DIR="/state").state_folder == Path("/state")
+    assert read(MODEL_CACHE_DIR="/cache").model_cache_folder == Path("/cache")
+
+
+def test_folders_need_no_home(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+
+    assert str(os.getuid()) in DEFAULTS.state_folder.parts[-1]
+
+
+def test_every_setting_is_in_the_reference_with_its_sentence():
+    reference = settings_reference()
+
+    rows = [line for line in reference.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [*VARIABLES.values()]
+    assert all(row.rstrip("| ").endswith((".", ")")) for row in rows)
+    assert "None" not in reference
+
+
+def test_reading_settings_imports_neither_flask_nor_numpy():
+    code = "import sys, wine_api.config; sys.exit(bool({'flask', 'numpy', 'sklearn'} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
