@@ -242,16 +242,13 @@ def publish(file: Path, place: str, version: str | None, card: Path | None, key:
     candidate = publishing.candidate_of(file, card)
     trial = SpawnedTrial(settings.model_load_timeout)
     with publishing.vetted_release(candidate, policy, trial, version=version, key=signer) as release:
-        click.echo(
-            f"Every gate lets it pass: a {type(release.model.estimator).__name__}, sha256 {release.model.digest}"
-        )
+        model = release.model
+        click.echo(f"Passed every gate: a {type(model.estimator).__name__}, sha256 {model.digest}")
         if not place.startswith(_S3_SCHEME):
             Path(place).mkdir(parents=True, exist_ok=True)
         _upload(store, release, place)
         if no_promote:
-            click.echo(
-                f"{LATEST} is still {_named(publishing.latest_of(store))}. To make it version {release.version}:"
-            )
+            click.echo(f"{LATEST} is still {_named(publishing.latest_of(store))}. To change that:")
             click.echo(f"  {_promotion_of(release.version, place)}")
         else:
             _report_move(publishing.promote(store, release.version, policy), place)
@@ -285,7 +282,7 @@ def promote(version: str, place: str) -> None:
 
 
 def _report_move(move: Move, place: str) -> None:
-    click.echo(f"{LATEST}: {_named(move.before)} → {_named(move.after)}")
+    click.echo(f"{LATEST}: {_named(move.before)} -> {_named(move.after)}")
     click.echo("Services load it when they look next (MODEL_CACHE_TTL), or at once: POST /model/reload")
     if move.before is None or move.before.version == move.after.version:
         return

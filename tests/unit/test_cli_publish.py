@@ -157,7 +157,7 @@ class TestPromote:
 
         assert result.exit_code == 0
         assert result.stdout == (
-            "latest: 1.0 → 2.0\n"
+            "latest: 1.0 -> 2.0\n"
             "Services load it when they look next (MODEL_CACHE_TTL), or at once: POST /model/reload\n"
             "To go back:\n"
             "  wine-api promote 1.0 --to 'my store'\n"
@@ -168,13 +168,13 @@ class TestPromote:
 
         result = run("promote", "2.0", "--to", "my store")
 
-        assert result.stdout.startswith("latest: an upload without a name → 2.0\n")
+        assert result.stdout.startswith("latest: an upload without a name -> 2.0\n")
         assert "no version to go back to" in result.stdout
 
     def test_the_first_one_has_nothing_to_go_back_to(self, run: Run, store: ModelFolder) -> None:
         result = run("promote", "2.0", "--to", "my store")
 
-        assert result.stdout.startswith("latest: nothing → 2.0\n")
+        assert result.stdout.startswith("latest: nothing -> 2.0\n")
         assert "back" not in result.stdout
 
     def test_moves_the_key_that_the_services_load(self, run: Run, store: ModelFolder) -> None:

@@ -274,11 +274,12 @@ class Rollout:
 
     def _take_latest(self, deadline: float) -> Target:
         found = self._look()
+        # Another worker may just have taken it, and this one not yet have seen that.
+        self.follow()
         target = self._fleet.target()
         # Unchanged only if the host's decision was for it: a version asked for by name is not what is under MODEL_KEY.
         if target is not None and found.identity == target.latest and self._serves(found):
             self._metrics.model_reloads.labels("unchanged", "").inc()
-            self.follow()
             self._fleet.confirm(found.identity)
             return target
         self._refuse_quarantined(found.identity, found.version)
