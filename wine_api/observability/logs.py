@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -42,15 +43,31 @@ class JSONFormatter(logging.Formatter):
                 line[name] = _cut(value) if isinstance(value, str) else value
         if record.exc_info:
             line["exception"] = _cut_middle(self.formatException(record.exc_info), _LONGEST_TEXT)
-        return _encode(line)
+        return _encode(line).decode()
 
 
-def _encode(line: dict[str, Any]) -> str:
-    text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS)
-    if len(text) > _LONGEST_LINE:
-        kept = {name: line[name] for name in ("timestamp", "level", "logger", "request_id") if name in line}
-        text = orjson.dumps(kept | {"message": str(line["message"])[:500], "shortened": _cut_middle(str(line), 1000)})
-    return text.decode()
+def _encode(line: dict[str, Any]) -> bytes:
+    text = _dumped(line)
+    if len(text) <= _LONGEST_LINE:
+        return text
+    kept = {name: line[name] for name in ("timestamp", "level", "logger", "request_id") if name in line}
+    rest = {name: value for name, value in line.items() if name not in kept and name != "message"}
+    return _dumped(kept | {"message": _fitting(str(line["message"]), 1000), "shortened": _fitting(str(rest), 2000)})
+
+
+def _dumped(line: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # whole numbers over 64 bits, lone surrogates within lists
+        return json.dumps(line, default=str, skipkeys=True).encode()
+
+
+def _fitting(text: str, most_bytes: int) -> str:
+    """Return as much of the beginning of *text* as takes *most_bytes* in JSON, where a character can take six."""
+    text = text[:most_bytes]
+    while len(json.dumps(text)) > most_bytes:
+        text = text[: len(text) * 9 // 10]
+    return text
 
 
 def _message(record: logging.LogRecord) -> str:

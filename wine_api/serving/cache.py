@@ -24,6 +24,7 @@ from wine_api.serving.stores.base import ARTIFACT_NAME, CARD_NAME, SIGNATURE_NAM
 logger = logging.getLogger(__name__)
 
 _ORIGIN_NAME = "origin.json"
+_ORIGIN_KEYS = {"version", "identity", "source"}
 _ARRIVING_PREFIX = ".arriving-"
 _ABANDONED_SECONDS = 3600  # longer than any download may take
 _MOST_MODELS = 5
@@ -61,7 +62,7 @@ class ModelCache:
     def find(self, digest: str) -> Artifact | None:
         """Return the model with *digest*, or None if it is not here or no longer what its name says."""
         for folder in self._folders:
-            origin = files.read_json(folder / digest / _ORIGIN_NAME)
+            origin = _origin(folder / digest)
             path = folder / digest / ARTIFACT_NAME
             if origin is not None and path.is_file() and sha256_of(path) == digest:
                 return _read(folder / digest, origin)
@@ -70,7 +71,7 @@ class ModelCache:
     def find_version(self, version: str) -> Artifact | None:
         """Return the newest model here that is called *version*, if it is whole."""
         for folder in self._models_by_age():
-            origin = files.read_json(folder / _ORIGIN_NAME)
+            origin = _origin(folder)
             if origin is not None and origin["version"] == version:
                 return self.find(folder.name)
         return None
@@ -122,10 +123,14 @@ def _move_into_place(arriving: Path, place: Path) -> None:
 
     The same bytes can come with another card, or under another version.
     """
+    came = {path.name for path in arriving.iterdir()}
     if place.exists():
         # A directory cannot be renamed over a full one. Its files can, each at once.
         for path in _contents(arriving):
             os.replace(path, place / path.name)
+        # A card and a signature that did not come again are not this upload's.
+        for name in {CARD_NAME, SIGNATURE_NAME} - came:
+            (place / name).unlink(missing_ok=True)
         os.utime(place)
     else:
         os.rename(arriving, place)
@@ -134,6 +139,11 @@ def _move_into_place(arriving: Path, place: Path) -> None:
 def _contents(folder: Path) -> Iterator[Path]:
     # The origin last: with it a model counts as complete.
     yield from sorted(folder.iterdir(), key=lambda path: path.name == _ORIGIN_NAME)
+
+
+def _origin(folder: Path) -> dict[str, Any] | None:
+    found = files.read_json(folder / _ORIGIN_NAME)
+    return found if isinstance(found, dict) and found.keys() >= _ORIGIN_KEYS else None
 
 
 def _read(folder: Path, origin: Mapping[str, Any]) -> Artifact:

@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
     """Return the document at *path*, or None where there is none that can be read."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
@@ -65,6 +65,16 @@ def try_lock(path: Path) -> IO[bytes] | None:
         file.close()
         return None
     return file
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock at *path*. Any number may ask at once."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -174,12 +173,9 @@ class Fleet:
                 lock.close()
         self._slot_lock = self._lookout_lock = None
 
-    def free_slots(self) -> Iterator[int]:
-        """Yield the slots whose worker is gone."""
-        for path in self._workers_folder.glob("*.lock"):
-            if (lock := files.try_lock(path)) is not None:
-                yield int(path.stem)
-                lock.close()
+    def free_slots(self) -> list[int]:
+        """Return the slots whose worker is gone."""
+        return [slot for slot, taken in self._slots() if not taken]
 
     def take_lookout(self) -> bool:
         """Whether this worker is the one that looks at the store for all; the first to ask is, until it ends."""
@@ -231,7 +227,7 @@ class Fleet:
 
     def workers(self) -> list[WorkerStatus]:
         """Return the status of each living worker, by slot."""
-        return [self._read_status(slot) for slot in sorted(self._living_slots())]
+        return [self._read_status(slot) for slot, taken in self._slots() if taken]
 
     def all_have_a_model(self) -> bool:
         """Whether every worker that takes requests has a model, and all that the run began with have come up once.
@@ -285,11 +281,10 @@ class Fleet:
     def _status_path(self, slot: int) -> Path:
         return self._workers_folder / f"{slot}.json"
 
-    def _living_slots(self) -> Iterator[int]:
-        free = set(self.free_slots())
-        for path in self._workers_folder.glob("*.lock"):
-            if (slot := int(path.stem)) not in free:
-                yield slot
+    def _slots(self) -> list[tuple[int, bool]]:
+        """Return every slot that was ever used in this run, and whether a living worker has it."""
+        locks = self._workers_folder.glob("*.lock")
+        return sorted((int(path.stem), files.is_locked(path)) for path in locks)
 
     def _read_status(self, slot: int) -> WorkerStatus:
         document: dict[str, Any] | None = files.read_json(self._status_path(slot))
