@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -55,16 +56,17 @@ def build_services(settings: Settings) -> Services:
     holder = ModelHolder()
     store = _pick_store(settings)
     fleet = Fleet(settings.state_folder, store.kind)
+    cache_folder = settings.model_cache_folder / _name_of(settings, store)
     rollout = Rollout(
         store=store,
-        cache=ModelCache(settings.model_cache_folder, spare=settings.state_folder / "models"),
+        cache=ModelCache(cache_folder, spare=settings.state_folder / "models"),
         fleet=fleet,
         holder=holder,
         loader=ModelLoader(_pick_policy(settings)),
         metrics=metrics,
         response_times=response_times,
         limits=LoadLimits(settings.model_load_timeout, settings.model_max_bytes),
-        ledger=Ledger(settings.model_cache_folder),
+        ledger=Ledger(cache_folder),
     )
     metrics.ask_host(lambda: fleet.status().gauges)
     return Services(
@@ -77,6 +79,13 @@ def build_services(settings: Settings) -> Services:
         refresher=Refresher(rollout, fleet, settings.model_cache_ttl),
         predictions=Predictions(holder, metrics),
     )
+
+
+def _name_of(settings: Settings, store: ModelStore) -> str:
+    """Name what is served: when the store is away, only a model of the same bucket, folder and key may stand in."""
+    place = settings.s3_bucket_name or settings.model_dir or ""
+    told_apart = hashlib.sha256(f"{place} {settings.model_key}".encode()).hexdigest()
+    return f"{store.kind}-{told_apart[:12]}"
 
 
 def _pick_policy(settings: Settings) -> Policy:

@@ -128,7 +128,8 @@ class Rollout:
         self._limits = limits
         self._generation = 0
         self._error: str | None = None
-        self._swapping = threading.Lock()
+        # Held while this worker takes a target: its watcher must not load what a reload is about to swap in.
+        self._taking = threading.Lock()
 
     # What a worker does by itself
 
@@ -149,17 +150,18 @@ class Rollout:
 
     def follow(self) -> None:
         """Take the model that the host agreed on, if this worker has not got it."""
-        target = self._fleet.target()
-        if target is None or target.generation <= self._generation:
-            return
-        try:
-            artifact = self._cache.find(target.digest) or self._fetch_again(target)
-            # The same bytes may have come again since, under another name.
-            artifact = replace(artifact, version=target.version)
-            self._swap(artifact, self._loader.load(artifact, self._deadline()), target)
-        except WineError as error:
-            self._error = _reason(error)
-            _log_failure("target not taken", error, version=target.version, generation=target.generation)
+        with self._taking:
+            target = self._fleet.target()
+            if target is None or target.generation <= self._generation:
+                return
+            try:
+                artifact = self._cache.find(target.digest) or self._fetch_again(target)
+                # The same bytes may have come again since, under another name.
+                artifact = replace(artifact, version=target.version)
+                self._swap(self._loader.load(artifact, self._deadline()), target)
+            except WineError as error:
+                self._error = _reason(error)
+                _log_failure("target not taken", error, version=target.version, generation=target.generation)
         self.report()
 
     @property
@@ -221,6 +223,7 @@ class Rollout:
         `NoPreviousModel` or `WorkersNotConverged`.
         """
         with self._changing() as deadline:
+            self.follow()
             left = self._holder.require()
             previous = self._previous(left.digest)
             target = self._fleet.target()
@@ -397,8 +400,9 @@ class Rollout:
     ) -> Target:
         # Loaded here first: a model that does not pass raises, and nothing has changed.
         model = self._loader.load(artifact, deadline)
-        target = self._fleet.publish(artifact.digest, artifact.version, latest, stale=stale)
-        self._swap(artifact, model, target)
+        with self._taking:
+            target = self._fleet.publish(artifact.digest, artifact.version, latest, stale=stale)
+            self._swap(model, target)
         self._ledger.note_served(artifact.digest)
         self._cache.prune(keep=self._ledger.served()[-2:])
         self._metrics.model_reloads.labels("loaded", "stale" if stale else "").inc()
@@ -413,13 +417,10 @@ class Rollout:
             raise ModelVersionNotFound("The store no longer holds the model that this host agreed on.")
         return artifact
 
-    def _swap(self, artifact: Artifact, model: LoadedModel, target: Target) -> None:
-        with self._swapping:
-            if target.generation <= self._generation:
-                return
-            self._holder.swap(model)
-            self._generation = target.generation
-            self._error = None
+    def _swap(self, model: LoadedModel, target: Target) -> None:
+        self._holder.swap(model)
+        self._generation = target.generation
+        self._error = None
         fields = {"version": target.version, "digest": target.digest, "generation": target.generation}
         logger.info("model loaded", extra={"event": "model loaded", **fields, "duration_ms": model.load_ms})
 
