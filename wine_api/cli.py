@@ -223,25 +223,42 @@ def _shown_result(result: GateResult) -> tuple[str, str, str, str, str]:
 @click.option("--version", callback=_version_name, help="The version that the card must say; unless given, it decides.")
 @_card
 @click.option("--key", type=_existing_file, help="Sign the card with this private key (see wine-api keys).")
+@click.option("--without-card", is_flag=True, help="Publish a model of which nothing is known; needs --version.")
 @click.option("--no-promote", is_flag=True, help="Leave the latest, which services load, as it is.")
-def publish(file: Path, place: str, version: str | None, card: Path | None, key: Path | None, no_promote: bool) -> None:
+def publish(
+    file: Path,
+    place: str,
+    version: str | None,
+    card: Path | None,
+    key: Path | None,
+    without_card: bool,
+    no_promote: bool,
+) -> None:
     """Check FILE, put it into a bucket or a folder, serve it.
 
-    It has to pass every gate that it has to pass in a service, and it has to have a card.
+    It has to pass every gate that it has to pass in a service, and it has to have a card, unless
+    you say that it has none.
 
     A version is never changed. `latest`, which services load, is moved last: whatever happens before, they are served
     what they were served. A publish that broke off can be repeated.
 
     MODEL_ALLOWED_TYPES, MODEL_MAX_BYTES and MODEL_PUBLIC_KEYS count as they do for the service.
     """
+    from wine_api.serving.gates import Candidate
     from wine_api.serving.trial import SpawnedTrial
     from wine_api.training import publish as publishing
 
     settings = _settings()
     policy, store, signer = _policy(settings), _store_at(place, settings), _private_key(key)
-    candidate = publishing.candidate_of(file, card)
+    if without_card and (card or key or version is None):
+        raise click.UsageError(
+            "--without-card goes with --version, and not with --card or --key: it is the card that is signed"
+        )
+    candidate = Candidate(file) if without_card else publishing.candidate_of(file, card)
     trial = SpawnedTrial(settings.model_load_timeout)
-    with publishing.vetted_release(candidate, policy, trial, version=version, key=signer) as release:
+    with publishing.vetted_release(
+        candidate, policy, trial, version=version, key=signer, needs_card=not without_card
+    ) as release:
         model = release.model
         click.echo(f"Passed every gate: a {type(model.estimator).__name__}, sha256 {model.digest}")
         if not place.startswith(_S3_SCHEME):

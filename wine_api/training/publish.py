@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,12 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from wine_api.errors import ModelNotChecked, ModelRejected, ModelVersionNotFound, WineError
 from wine_api.serving import signatures
-from wine_api.serving.artifact import ModelCard
+from wine_api.serving.artifact import ModelCard, sha256_of
 from wine_api.serving.gates import GATES, Candidate, Policy, Trial, Verdict, VettedModel, vet
 from wine_api.serving.stores.base import (
     ARTIFACT_NAME,
     CARD_NAME,
-    LATEST,
     SIGNATURE_NAME,
     PublishingStore,
     StoredModel,
@@ -56,7 +56,7 @@ class Release:
 
     version: str
     artifact: Path
-    card: bytes
+    card: bytes | None
     signature: bytes | None
     model: VettedModel
 
@@ -139,7 +139,13 @@ def _checking() -> Iterator[None]:
 
 @contextmanager
 def vetted_release(
-    candidate: Candidate, policy: Policy, trial: Trial, *, version: str | None, key: Ed25519PrivateKey | None
+    candidate: Candidate,
+    policy: Policy,
+    trial: Trial,
+    *,
+    version: str | None,
+    key: Ed25519PrivateKey | None,
+    needs_card: bool = True,
 ) -> Iterator[Release]:
     """Vet *candidate*, signed with *key* if there is one, and give it as the release of *version*.
 
@@ -147,22 +153,26 @@ def vetted_release(
     release is of a private copy, which lives as long as the block: what was vetted is what is uploaded, whatever
     happens to the file meanwhile.
     """
-    if candidate.card is None:
+    if candidate.card is None and (needs_card or version is None):
         raise CannotPublish(
-            f"There is no card for {candidate.path}: put its {CARD_NAME} beside it, or name it with --card. Without "
-            f"one it can be served, but not published: copy it to {version_key(LATEST)} by hand."
+            f"There is no card for {candidate.path}: put its {CARD_NAME} beside it, or name it with --card. To "
+            f"publish it without one, name its --version and say --without-card."
         )
     with TemporaryDirectory(prefix="wine-api-publish-") as folder:
         artifact = Path(folder) / ARTIFACT_NAME
         _copy_of_at_most(policy.max_bytes, candidate.path, artifact)
-        signature = candidate.signature if key is None else signatures.sign(candidate.card, key)
+        signature = candidate.signature
+        if key is not None and candidate.card is not None:
+            signature = signatures.sign(candidate.card, key)
         with _checking():
             model = vet(Candidate(artifact, card=candidate.card, signature=signature), policy, trial=trial)
         yield Release(_version_of(model, version), artifact, candidate.card, signature, model)
 
 
 def _version_of(model: VettedModel, asked: str | None) -> str:
-    assert model.card is not None  # noqa: S101  # it was vetted with its card
+    if model.card is None:
+        assert asked is not None  # noqa: S101  # asked for before the model was vetted
+        return asked
     if asked not in (None, model.card.version):
         raise CannotPublish(f"The card says that this is version {model.card.version}, not {asked}.")
     return model.card.version
@@ -191,13 +201,20 @@ def upload(store: PublishingStore, release: Release, progress: Callable[[int], N
 
 
 def _holds(store: PublishingStore, release: Release) -> bool:
-    """Whether *store* has all of *release*. The card is written last, and names the digest of the artifact."""
+    """Whether *store* has all of *release*. The card names the digest of the artifact."""
     stored = store.find(release.version)
     return (
         stored.size == release.artifact.stat().st_size
         and store.card(stored) == release.card
         and release.signature in (None, store.signature(stored))
+        and (release.card is not None or _digest_of(store, stored) == release.model.digest)
     )
+
+
+def _digest_of(store: PublishingStore, stored: StoredModel) -> str:
+    with TemporaryDirectory(prefix="wine-api-publish-") as folder:
+        store.download(stored, Path(folder) / ARTIFACT_NAME, max_bytes=stored.size, deadline=math.inf)
+        return sha256_of(Path(folder) / ARTIFACT_NAME)
 
 
 def promote(store: PublishingStore, version: str, policy: Policy) -> Move:
@@ -219,9 +236,7 @@ def _require_whole(store: PublishingStore, version: str, policy: Policy) -> None
     if stored.key != version_key(version):  # `find` also knows the plain upload of that name
         raise ModelVersionNotFound("The store has no such model version.")
     text = store.card(stored)
-    if text is None:
-        raise CannotPublish(f"The version {version} has no card: its upload broke off, so publish it again.")
-    if ModelCard.parse(text).size != stored.size:
+    if text is not None and ModelCard.parse(text).size != stored.size:
         raise CannotPublish(f"The card of the version {version} belongs to another model file.")
     if policy.public_keys:
         signatures.verify(text, store.signature(stored), policy.public_keys)

@@ -295,7 +295,6 @@ class TestPromoting:
     @pytest.mark.parametrize(
         ("name", "content", "error"),
         [
-            pytest.param(CARD_NAME, None, CannotPublish, id="no card"),
             pytest.param(CARD_NAME, b"{", ModelRejected, id="a broken card"),
             pytest.param("wine_quality_model.joblib", b"half", CannotPublish, id="half a model"),
             pytest.param("wine_quality_model.joblib", None, ModelVersionNotFound, id="no model"),

@@ -148,11 +148,11 @@ class PublishingStore(ModelStore, Protocol):
         self,
         version: str,
         artifact: Path,
-        card: bytes,
+        card: bytes | None,
         signature: bytes | None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Publish *version*, which nobody is served before it is promoted.
+        """Publish *version*, of which nothing is seen before it is whole, or served before it is promoted.
 
         Raises `VersionExists` rather than change a version, and `InvalidVersionName`. *progress* is called with the
         number of bytes of the artifact that were sent since the last call.

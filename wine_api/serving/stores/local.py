@@ -51,8 +51,9 @@ class LocalStore:
     """Models in a folder.
 
     The ETag of a file is its SHA-256, which is also how the file under `MODEL_KEY` finds its version: it is the one
-    whose card names that digest. Links are followed as long as they stay inside *folder*; a link that leads out of it
-    is as good as absent, so that nobody is served a file that was never put into the store.
+    whose card, or whose artifact where there is no card, has that digest. Links are followed as long as they stay
+    inside *folder*; a link that leads out of it is as good as absent, so that nobody is served a file that was never
+    put into the store.
     """
 
     def __init__(self, folder: Path, *, model_key: str, kind: str = "local") -> None:
@@ -106,7 +107,7 @@ class LocalStore:
         self,
         version: str,
         artifact: Path,
-        card: bytes,
+        card: bytes | None,
         signature: bytes | None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -117,7 +118,8 @@ class LocalStore:
             raise VersionExists(f"The version {version} exists already, and versions never change.")
         with _our_words(), _temporary_folder_beside(folder) as staged:
             _write(staged / ARTIFACT_NAME, _read(artifact, progress))
-            _write(staged / CARD_NAME, [card])
+            if card is not None:
+                _write(staged / CARD_NAME, [card])
             if signature is not None:
                 _write(staged / SIGNATURE_NAME, [signature])
             _sync(staged)
@@ -153,7 +155,7 @@ class LocalStore:
         )
 
     def _version_with(self, digest: str) -> str | None:
-        """Return the version whose card names *digest*; of several, the one with the highest number."""
+        """Return the version of the artifact with *digest*; of several, the one with the highest number."""
         names = [version for version in self._version_names() if self._digest_named_in(version) == digest]
         return max(names, key=natural_order, default=None)
 
@@ -162,8 +164,15 @@ class LocalStore:
         try:
             with self._reading(key) as file:
                 return self._named_digests.of(key, file)
+        except ModelVersionNotFound:
+            return self._digest_of(version)
         except WineError:  # one bad card must not hide what lies under MODEL_KEY
             return None
+
+    def _digest_of(self, version: str) -> str | None:
+        with suppress(WineError), self._reading(version_key(version)) as file:
+            return self._digests.of(version_key(version), file)
+        return None
 
     def _version_names(self) -> list[str]:
         with _our_words():

@@ -139,26 +139,27 @@ class S3Store:
         self,
         version: str,
         artifact: Path,
-        card: bytes,
+        card: bytes | None,
         signature: bytes | None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Publish *version*; the card comes last, as it makes the version whole (see `PublishingStore.put_version`).
+        """Publish *version*; the artifact comes last, as it makes the version (see `PublishingStore.put_version`).
 
-        A publish that broke off before its card can be repeated.
+        A publish that broke off before can be repeated, and nobody sees anything of it.
         """
         require_version_name(version)
         with our_words(self._bucket):
-            if self._head(version_key(version, CARD_NAME)) is not None:
+            if self._head(version_key(version)) is not None or (card is None and self._has_card(version)):
                 raise _exists(version)
             with disk_errors():
                 digest = sha256_of(artifact)
                 body = _Watched(artifact, progress)
             with body:
+                if signature is not None:
+                    self._put_small_once(version, SIGNATURE_NAME, signature)
+                if card is not None:
+                    self._put_small_once(version, CARD_NAME, card)
                 self._put_once(version, version_key(version), body, digest)
-            if signature is not None:
-                self._put_small_once(version, SIGNATURE_NAME, signature)
-            self._put_small_once(version, CARD_NAME, card)
 
     def promote(self, version: str) -> StoredModel:
         """Copy the artifact of *version* onto `MODEL_KEY`, inside S3 and in one step."""
@@ -314,6 +315,9 @@ class S3Store:
             if status_of(error) == 404:
                 return missing_bucket(self._bucket)
         return ModelVersionNotFound(detail)
+
+    def _has_card(self, version: str) -> bool:
+        return self._head(version_key(version, CARD_NAME)) is not None
 
     def _put_small_once(self, version: str, name: str, content: bytes) -> None:
         self._put_once(version, version_key(version, name), io.BytesIO(content), hashlib.sha256(content).hexdigest())
