@@ -7,7 +7,8 @@ URL ?= http://127.0.0.1:8000
 
 # What `make run` and `make dev` keep goes to ./var, one folder a port.
 PORT ?= 8000
-VAR := PORT=$(PORT) STATE_DIR=$${STATE_DIR:-var/state-$(PORT)} MODEL_CACHE_DIR=$${MODEL_CACHE_DIR:-var/cache-$(PORT)}
+# exec: the server is make's own child, and gets the signals that make passes on.
+VAR := exec env PORT=$(PORT) STATE_DIR=$${STATE_DIR:-var/state-$(PORT)} MODEL_CACHE_DIR=$${MODEL_CACHE_DIR:-var/cache-$(PORT)}
 GUNICORN := $(BIN)/python tools/foreground.py $(BIN)/gunicorn --config gunicorn.conf.py wsgi:app
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # The service writes JSON lines only, so people are told what make does on the terminal, if there is one.

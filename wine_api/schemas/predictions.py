@@ -154,8 +154,12 @@ class PredictResponse(_Accounts, PredictionSchema):
     """The answer for one wine."""
 
 
-class PredictBatchResponse(_Accounts):
-    """The answers for many wines, in the order of the request, all by one model."""
+class _Batch(Schema):
+    """What an answer for many wines holds besides its accounts."""
 
     predictions = fields.List(fields.Nested(PredictionSchema), required=True)
     batch_size = fields.Integer(required=True, metadata={"example": 1})
+
+
+class PredictBatchResponse(_Accounts, _Batch):
+    """The answers for many wines, in the order of the request, all by one model."""
