@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,10 +27,18 @@ def models() -> Models:
     return Models()
 
 
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the model folder of each test is: at one place, as a cache remembers models by where they came from."""
+    return tmp_path_factory.mktemp("place")
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> ModelFolder:
+def folder(place: Path) -> ModelFolder:
     """An empty model folder."""
-    return ModelFolder(tmp_path / "store")
+    for leftover in place.iterdir():
+        shutil.rmtree(leftover)
+    return ModelFolder(place / "store")
 
 
 @pytest.fixture(scope="session")
@@ -43,19 +52,11 @@ def published_models(tmp_path_factory: pytest.TempPathFactory, models: Models) -
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model cache that remembers which models have passed their gates, for tests that are about something else."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def shared_app(
-    tmp_path_factory: pytest.TempPathFactory, published_models: ModelFolder, shared_cache: Path
-) -> Iterator[Flask]:
+def shared_app(tmp_path_factory: pytest.TempPathFactory, published_models: ModelFolder) -> Iterator[Flask]:
     """The service with model 1.0, for tests that change nothing and count nothing."""
     settings = Settings(
         state_dir=tmp_path_factory.mktemp("state"),
-        model_cache_dir=shared_cache,
+        model_cache_dir=tmp_path_factory.mktemp("cache"),
         model_dir=published_models.path,
         max_body_bytes=1024 * 1024,
         max_batch_rows=100,
@@ -70,10 +71,18 @@ def client(shared_app: Flask) -> FlaskClient:
     return shared_app.test_client()
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model cache that outlives the tests, so that each model has to pass its gates once only."""
+    return tmp_path_factory.mktemp("cache-of-all")
+
+
 @pytest.fixture
-def settings(tmp_path: Path, folder: ModelFolder) -> Settings:
-    """Settings for a service of the test's own, which serves what is put into *folder*."""
-    return Settings(state_dir=tmp_path / "state", model_cache_dir=tmp_path / "cache", model_dir=folder.path)
+def settings(tmp_path: Path, folder: ModelFolder, shared_cache: Path) -> Settings:
+    """Settings for a service of the test's own, which serves what is put into *folder* and remembers nothing."""
+    for remembered in (*shared_cache.rglob("served.json"), *shared_cache.rglob("quarantine.json")):
+        remembered.unlink()
+    return Settings(state_dir=tmp_path / "state", model_cache_dir=shared_cache, model_dir=folder.path)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class FakeLoader:
     loaded: list[str] = field(default_factory=list)
     fault: Exception | None = None
 
-    def load(self, artifact: Artifact) -> LoadedModel:
+    def load(self, artifact: Artifact, deadline: float) -> LoadedModel:
         self.loaded.append(artifact.version)
         if self.fault is not None:
             raise self.fault

@@ -12,6 +12,13 @@ from wine_api.services import services_of
 
 
 @pytest.fixture
+def served(folder, models, run, settings):
+    """A service of the test's own, with a model."""
+    folder.upload(models.fives_and_sixes.content)
+    return run(settings)
+
+
+@pytest.fixture
 def empty_client(run, settings):
     """Calls a service whose store holds no model."""
     return run(settings).test_client()
@@ -69,10 +76,8 @@ def test_a_store_without_a_model_has_answered_all_the_same(empty_client):
     assert store["error"] == "model_version_not_found"
 
 
-def test_a_store_that_goes_away_only_degrades(app, folder, models):
-    folder.upload(models.fives_and_sixes.content)
-    client = app.test_client()
-    client.post("/model/reload")
+def test_a_store_that_goes_away_only_degrades(served, folder):
+    client = served.test_client()
     folder.vanish()
 
     client.post("/model/reload")
@@ -86,10 +91,8 @@ def test_a_store_that_goes_away_only_degrades(app, folder, models):
     assert client.post("/predict", json={"features": WINE}).status_code == 200
 
 
-def test_is_healthy_again_when_the_store_comes_back(app, folder, models):
-    folder.upload(models.fives_and_sixes.content)
-    client = app.test_client()
-    client.post("/model/reload")
+def test_is_healthy_again_when_the_store_comes_back(served, folder):
+    client = served.test_client()
     folder.vanish()
     client.post("/model/reload")
     folder.come_back()
@@ -133,11 +136,9 @@ def test_is_ready_with_a_model(client):
     assert answer.json == {"status": "ready"}
 
 
-def test_is_not_ready_while_it_stops_but_still_answers(app, folder, models):
-    folder.upload(models.fives_and_sixes.content)
-    client = app.test_client()
-    client.post("/model/reload")
-    services_of(app).draining.set()
+def test_is_not_ready_while_it_stops_but_still_answers(served):
+    client = served.test_client()
+    services_of(served).draining.set()
 
     answer = client.get("/health/ready")
 

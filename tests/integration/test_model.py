@@ -13,14 +13,18 @@ from wine_api.serving.wine import FEATURE_NAMES, FEATURES
 
 
 @pytest.fixture
-def reloading(folder, models, app):
-    """Calls a service that serves version 1.0 out of a folder with two versions."""
+def app(folder, models, run, settings):
+    """A service that serves version 1.0 out of a folder with two versions."""
     folder.publish("1.0", models.fives_and_sixes)
     folder.publish("2.0", models.sevens_and_eights)
     folder.promote("1.0")
-    client = app.test_client()
-    assert client.post("/model/reload").status_code == 200
-    return client
+    return run(settings)
+
+
+@pytest.fixture
+def reloading(app):
+    """Calls that service."""
+    return app.test_client()
 
 
 def version_that_answers(client):

@@ -163,7 +163,7 @@ def test_a_model_that_is_too_large_leaves_nothing_behind(cache, store, folder):
 
 
 def test_the_spare_folder_is_used_when_the_cache_cannot_be_written(cache, store, folder, spare):
-    folder.write_bytes(b"a file in its place")
+    folder.symlink_to(folder.with_name("nowhere"))
 
     artifact = fetch(cache, store, store.upload(CONTENT, version="1.0"))
 
@@ -172,8 +172,8 @@ def test_the_spare_folder_is_used_when_the_cache_cannot_be_written(cache, store,
 
 
 def test_a_model_that_fits_nowhere_is_a_fault_of_the_disk(cache, store, folder, spare):
-    folder.write_bytes(b"a file in its place")
-    spare.write_bytes(b"a file in its place")
+    folder.symlink_to(folder.with_name("nowhere"))
+    spare.symlink_to(spare.with_name("nowhere"))
 
     with pytest.raises(ModelStoreUnavailable) as refusal:
         fetch(cache, store, store.upload(CONTENT))

@@ -67,14 +67,21 @@ def test_a_folder_that_is_private_is_left_as_it_is(tmp_path):
     assert (tmp_path / "file").exists()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to somebody else")
-def test_a_folder_of_somebody_else_is_refused(tmp_path):
+@pytest.fixture
+def foreign_folder(tmp_path, monkeypatch):
+    """A folder of another user; only root can give one away, anybody else must become another user."""
     folder = tmp_path / "theirs"
     folder.mkdir()
-    os.chown(folder, 12345, 12345)
+    if os.getuid() == 0:
+        os.chown(folder, 12345, 12345)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    return folder
 
+
+def test_a_folder_of_somebody_else_is_refused(foreign_folder):
     with pytest.raises(FolderNotPrivate, match="theirs belongs to another user"):
-        make_private_folder(folder)
+        make_private_folder(foreign_folder)
 
 
 def test_a_file_is_no_folder(tmp_path):

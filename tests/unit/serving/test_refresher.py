@@ -47,6 +47,9 @@ class Worker:
         self.fleet.leave()
 
 
+pytestmark = pytest.mark.timeout(20)
+
+
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
     """Make the watchers look more often than in production; nothing else of them changes."""
@@ -155,9 +158,13 @@ def test_does_not_look_before_it_is_due(store, start):
 def wait_for_reports(worker, count):
     """Wait until the watcher has told the others *count* times how the worker is."""
     for _ in range(count):
-        path = worker.fleet._status_path(worker.fleet.slot)
-        before = path.stat().st_ino, path.stat().st_mtime_ns
-        wait_until(lambda before=before: (path.stat().st_ino, path.stat().st_mtime_ns) != before, "a report")
+        before = report_stamp(worker)
+        wait_until(lambda before=before: report_stamp(worker) != before, "a report")
+
+
+def report_stamp(worker):
+    found = worker.fleet._status_path(worker.fleet.slot).stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def test_every_worker_follows_but_only_one_looks(store, start):
@@ -244,12 +251,12 @@ def test_tells_the_others_how_it_is(store, start):
     wait_for_reports(worker, 1)
 
 
-def test_stopping_ends_the_watcher(store, start):
+def test_stopping_ends_its_threads(store, start):
     worker = start()
 
     worker.refresher.stop()
 
     looks = store.looks
     store.upload(b"a model", version="1.0")
-    assert worker.refresher._watcher.is_alive() is False
+    assert not any(thread.is_alive() for thread in worker.refresher._threads)
     assert store.looks == looks
