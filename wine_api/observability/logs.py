@@ -127,6 +127,8 @@ def _log_crash(kind: type[BaseException], error: BaseException, traceback: Trace
 
 
 def _log_thread_crash(crash: threading.ExceptHookArgs) -> None:
+    if crash.exc_type is SystemExit:  # a way to end a thread, not a crash
+        return
     error = crash.exc_value or crash.exc_type()
     logging.getLogger("wine_api").error("thread crashed", exc_info=(crash.exc_type, error, crash.exc_traceback))
 
