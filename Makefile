@@ -37,7 +37,7 @@ lint: $(VENV)/.development  ## Style, and the layers of setup.cfg
 types: $(VENV)/.development  ## Static types
 	$(BIN)/mypy
 
-test: $(VENV)/.development  ## Every test; the browser tests need Chromium (Debian: apt-get install chromium)
+test: $(VENV)/.development  ## Every test; those in a browser are skipped where there is no Chromium
 	$(BIN)/pytest
 
 unit: $(VENV)/.development  ## Tests of single parts, in seconds

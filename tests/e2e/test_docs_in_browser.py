@@ -46,7 +46,8 @@ FLAGS = (
 def chromium_path():
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None or not os.access(path, os.X_OK):
-        pytest.fail("The browser tests need Chromium: apt-get install chromium, or set CHROMIUM to its path.", False)
+        # A newcomer has Python and make only. `.ci/run` installs Chromium and lets no test be skipped.
+        pytest.skip("The browser tests need Chromium: apt-get install chromium, or set CHROMIUM to its path.")
     return path
 
 
