@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import logging
 
 import pytest
@@ -254,9 +255,11 @@ def test_tells_the_others_how_it_is(store, start):
 def test_stopping_ends_its_threads(store, start):
     worker = start()
 
+    before = set(threading.enumerate())
     worker.refresher.stop()
 
     looks = store.looks
     store.upload(b"a model", version="1.0")
-    assert not any(thread.is_alive() for thread in worker.refresher._threads)
+    ended = before - set(threading.enumerate())
+    assert "model-watcher" in {thread.name for thread in ended}
     assert store.looks == looks
