@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import time
-from typing import IO, Any, NoReturn
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import IO, Any, NoReturn, TypeVar
 
 from gunicorn import util
 from gunicorn.http import errors as http_errors
@@ -22,7 +26,12 @@ from wine_api.serving import files
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _LINGER_SECONDS = 0.5
+# These wait for the store and for other workers, as long as `MODEL_LOAD_TIMEOUT` says.
+_WAITING_PATHS = frozenset({"/model/reload", "/model/rollback", "/model/versions"})
+_MOST_WAITING = 128  # in one worker; more of them keep others from being answered
 _METRICS = "metrics"  # in STATE_DIR: where the workers of this instance count together
 
 
@@ -117,8 +126,48 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+class _Threads(ThreadPoolExecutor):
+    """Threads of which a few work at a time, while any number waits for something else than the processor."""
+
+    def __init__(self, working: int) -> None:
+        super().__init__(max_workers=working + _MOST_WAITING)
+        self._turns = threading.Semaphore(working)
+
+    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Do *work* when it is its turn."""
+        return super().submit(self._take_turn, work, *args, **kwargs)
+
+    def _take_turn(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        with self._turns:
+            return work(*args, **kwargs)
+
+    @contextmanager
+    def turn_given_up(self) -> Iterator[None]:
+        """Let another work meanwhile."""
+        self._turns.release()
+        try:
+            yield
+        finally:
+            self._turns.acquire()
+
+
 class Worker(ThreadWorker):
-    """Gunicorn's threaded worker, with answers and log lines of our own for requests that are not HTTP."""
+    """Gunicorn's threaded worker.
+
+    It has answers and log lines of our own for requests that are not HTTP, and answers predictions and health checks
+    however many reloads wait.
+    """
+
+    def get_thread_pool(self) -> _Threads:
+        """Return the threads that answer requests."""
+        return _Threads(self.cfg.threads)
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Answer a request; one that only waits keeps nobody else from being answered."""
+        if req.path not in _WAITING_PATHS:
+            return super().handle_request(req, conn)
+        with self.tpool.turn_given_up():
+            return super().handle_request(req, conn)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """Stop: no longer ready, then finish what is under way."""
