@@ -29,7 +29,7 @@ _ARRIVING_PREFIX = ".arriving-"
 _ABANDONED_SECONDS = 3600  # longer than any download may take
 _MOST_MODELS = 5
 _MOST_BYTES = 2 * 1024**3
-_DISK_REASONS = ("disk_full", "disk_error")  # how a store says that it could not write here
+DISK_REASONS = ("disk_full", "disk_error")  # how a store says that it could not write here
 
 
 class ModelCache:
@@ -51,7 +51,7 @@ class ModelCache:
         try:
             return _fetch_into(folder, store, model, max_bytes, deadline)
         except (OSError, ModelStoreUnavailable) as error:
-            if isinstance(error, ModelStoreUnavailable) and error.reason not in _DISK_REASONS:
+            if isinstance(error, ModelStoreUnavailable) and error.reason not in DISK_REASONS:
                 raise
             logger.warning("model cache not writable", extra={"event": "cache failed", "reason": str(error)})
         try:

@@ -6,8 +6,10 @@ target.json             the model every worker is to have: a generation that cou
 workers/<slot>.lock     held by a worker for its life; the kernel frees it, however the worker ends
 workers/<slot>.json     what that worker has in use: its acknowledgement of a target
 store.json              the last look at the store, by whichever worker looked
-change.lock             held by the one worker that changes the target
-lookout.lock            held by the one worker that looks at the store for all
+reload.json             the last reload that a caller asked for: its answer, for those who waited for it
+fetch.lock              held by the one worker that brings a model from the store, as long as that may take
+change.lock             held by the one worker that changes the target; never while the store is asked
+lookout.lock            held by the one worker that looks at the store for all, from time to time
 """
 
 from __future__ import annotations
@@ -19,6 +21,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from wine_api.errors import (
+    ModelNotChecked,
+    ModelQuarantined,
+    ModelRejected,
+    ModelStoreUnavailable,
+    ModelVersionNotFound,
+    WineError,
+)
 from wine_api.metrics import HostGauges
 from wine_api.response_times import Percentiles, percentiles
 from wine_api.serving import files
@@ -125,6 +135,44 @@ class HostStatus:
         )
 
 
+# What a reload can end with that holds for everybody who waited for it.
+SHARED_ERRORS = (ModelNotChecked, ModelQuarantined, ModelRejected, ModelStoreUnavailable, ModelVersionNotFound)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedReload:
+    """What came out of a reload of *version*, or of the latest.
+
+    *looked_at* is when it began to look at the store (`time.monotonic()`, which is one clock for all processes of a
+    host); *error* is what was raised, in words that fit into a file.
+    """
+
+    version: str | None
+    looked_at: float
+    generation: int | None = None
+    error: dict[str, Any] | None = None
+
+    @classmethod
+    def failed(cls, version: str | None, looked_at: float, error: WineError) -> FinishedReload:
+        """Return what came out of a reload that raised *error*."""
+        said = {"code": error.code, "detail": error.detail, "members": error.members}
+        return cls(version, looked_at, error=said)
+
+    def answers(self, version: str | None, asked_at: float, target: Target | None) -> bool:
+        """Whether it is the answer for who asked for *version* at *asked_at*: nothing newer can have been meant."""
+        still_true = self.error is not None or (target is not None and target.generation == self.generation)
+        return self.version == version and self.looked_at >= asked_at and still_true
+
+    def raise_error(self) -> None:
+        """Raise what the reload raised, if it did."""
+        if self.error is None:
+            return
+        kind: Any = next(kind for kind in SHARED_ERRORS if kind.code == self.error["code"])
+        if issubclass(kind, ModelRejected | ModelStoreUnavailable):
+            raise kind(**self.error["members"], detail=self.error["detail"])
+        raise kind(self.error["detail"], members=self.error["members"])
+
+
 class Fleet:
     """This worker's view of all workers of the host, itself included."""
 
@@ -139,7 +187,7 @@ class Fleet:
         """Forget the run before: its target and its workers. Called once, before the first worker starts."""
         files.make_private_folder(self._folder)
         self._workers_folder.mkdir(exist_ok=True)
-        for name in ("target.json", "store.json", "was_ready"):
+        for name in ("target.json", "reload.json", "store.json", "was_ready"):
             (self._folder / name).unlink(missing_ok=True)
         for leftover in self._workers_folder.iterdir():
             leftover.unlink()
@@ -198,6 +246,10 @@ class Fleet:
             return None
         return found.st_ino, found.st_mtime_ns
 
+    def fetching(self, deadline: float) -> AbstractContextManager[bool]:
+        """Be the only one who brings a model from the store; yields False if that was not possible in time."""
+        return files.locked(self._folder / "fetch.lock", deadline)
+
     def changing(self, deadline: float) -> AbstractContextManager[bool]:
         """Be the only one who changes the target; yields False if that was not possible before *deadline*."""
         return files.locked(self._folder / "change.lock", deadline)
@@ -218,6 +270,17 @@ class Fleet:
         confirmed = replace(target, latest=latest, stale=False)
         if confirmed != target:
             files.write_json(self._folder / "target.json", asdict(confirmed))
+
+    # What callers ask for
+
+    def note_reload(self, finished: FinishedReload) -> None:
+        """Leave the answer to those who wait. Only inside `fetching`."""
+        files.write_json(self._folder / "reload.json", asdict(finished))
+
+    def last_reload(self) -> FinishedReload | None:
+        """Return what came out of the last reload that a caller asked for."""
+        document = files.read_json(self._folder / "reload.json")
+        return None if document is None else FinishedReload(**document)
 
     # Who has what
 

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from wine_api.errors import ModelStoreUnavailable, WineError
 from wine_api.serving.fleet import Fleet
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.1
 _REPORT_SECONDS = 1.0
 _PROBE_SECONDS = 60.0  # so that /health knows of an outage long before the next look for a model
+_AWAY_PROBES = 3  # a look that fails is up to five calls: never more than two a minute
 _FIRST_RETRY_SECONDS = 0.5
 _MOST_RETRY_SECONDS = 3.0  # without any model nothing can be answered, so there is no reason to wait longer
 
@@ -24,7 +26,7 @@ class Refresher:
     """Keeps this worker on the model that the host agreed on, and the host on the model that the store has.
 
     Every worker watches what the host agreed on. One of them, the lookout, also looks at the store, every
-    *ttl_seconds* for a new model; 0 never looks.
+    *ttl_seconds* for a new model; 0 never looks. Each has a thread: the store may take its time, a rollback may not.
     """
 
     def __init__(self, rollout: Rollout, fleet: Fleet, ttl_seconds: float) -> None:
@@ -32,7 +34,7 @@ class Refresher:
         self._fleet = fleet
         self._ttl_seconds = ttl_seconds
         self._stopping = threading.Event()
-        self._watcher: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Take the first model, as long as that may take, then keep watching. Never raises."""
@@ -40,39 +42,70 @@ class Refresher:
             self._rollout.take_first()
         except Exception:
             logger.exception("first load failed", extra={"event": "model failed"})
-        self._watcher = threading.Thread(target=self._watch, name="model-watcher", daemon=True)
-        self._watcher.start()
+        duties = {
+            "model-watcher": _Watcher(self._rollout, self._fleet).watch,
+            "store-lookout": _Lookout(self._rollout, self._fleet, self._ttl_seconds).look_if_due,
+        }
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(duty,), name=name, daemon=True) for name, duty in duties.items()
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop watching."""
         self._stopping.set()
-        if self._watcher is not None:
-            self._watcher.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _watch(self) -> None:
-        schedule = _Schedule(self._ttl_seconds)
-        stamp = None
+    def _repeat(self, duty: Callable[[], None]) -> None:
         while not self._stopping.wait(_WATCH_SECONDS):
             try:
-                if (now := self._fleet.target_stamp()) != stamp:
-                    stamp = now
-                    self._rollout.follow()
-                if schedule.report_due():
-                    self._rollout.report()
-                self._retry_or_look(schedule)
+                duty()
             except Exception:
                 # Whatever it was, this worker goes on watching: else it would keep its model for ever.
                 logger.exception("watching failed", extra={"event": "watching failed"})
 
-    def _retry_or_look(self, schedule: _Schedule) -> None:
-        if self._rollout.is_behind and schedule.retry_due():
-            schedule.tried()
+
+class _Watcher:
+    """Keeps this worker on the model that the host agreed on, and tells the others."""
+
+    def __init__(self, rollout: Rollout, fleet: Fleet) -> None:
+        self._rollout = rollout
+        self._fleet = fleet
+        self._stamp: tuple[int, int] | None = None
+        self._retries = _Retries()
+        self._next_report = time.monotonic()
+
+    def watch(self) -> None:
+        if (now := self._fleet.target_stamp()) != self._stamp:
+            self._stamp = now
             self._rollout.follow()
+        elif self._rollout.is_behind and self._retries.due():
+            self._retries.tried()
+            self._rollout.follow()
+        if time.monotonic() >= self._next_report:
+            self._next_report = time.monotonic() + _REPORT_SECONDS
+            self._rollout.report()
+
+
+class _Lookout:
+    """Looks at the store for the whole host, if this worker is the one that does."""
+
+    def __init__(self, rollout: Rollout, fleet: Fleet, ttl_seconds: float) -> None:
+        self._rollout = rollout
+        self._fleet = fleet
+        self._schedule = _Schedule(ttl_seconds)
+        self._retries = _Retries()
+        if fleet.store().reachable is False:
+            self._schedule.looked(answered=False)
+
+    def look_if_due(self) -> None:
         missing = self._fleet.target_stamp() is None
-        due = schedule.retry_due() if missing else schedule.look_due()
+        due = self._retries.due() if missing else self._schedule.look_due()
         if due and self._fleet.take_lookout():
-            schedule.tried()
-            schedule.looked(answered=self._poll(refresh=missing or schedule.refresh_due()))
+            self._retries.tried()
+            self._schedule.looked(answered=self._poll(refresh=missing or self._schedule.refresh_due()))
 
     def _poll(self, *, refresh: bool) -> bool:
         """Look at the store; return whether it answered."""
@@ -85,27 +118,32 @@ class Refresher:
         return True
 
 
+class _Retries:
+    """When to try again what must succeed at last: full jitter up to a limit that doubles."""
+
+    def __init__(self) -> None:
+        self._limit = _FIRST_RETRY_SECONDS
+        self._next = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def tried(self) -> None:
+        self._next = time.monotonic() + random.uniform(0.1, self._limit)  # noqa: S311  # not a secret
+        self._limit = min(2 * self._limit, _MOST_RETRY_SECONDS)
+
+
 class _Schedule:
-    """When the watcher does what; intervals are shortened at random, so that hosts do not act in step."""
+    """When the lookout looks; intervals are shortened at random, so that hosts do not act in step.
+
+    A probe tells /health how the store is; a refresh also takes what is new there.
+    """
 
     def __init__(self, ttl_seconds: float) -> None:
         self._ttl = ttl_seconds
-        self._retry_seconds = _FIRST_RETRY_SECONDS
-        now = time.monotonic()
-        self._next_report = now
-        self._next_retry = now
-        self._next_probe = now + _jittered(_PROBE_SECONDS)
-        self._next_refresh = now + _jittered(ttl_seconds)
-
-    def report_due(self) -> bool:
-        now = time.monotonic()
-        if now < self._next_report:
-            return False
-        self._next_report = now + _REPORT_SECONDS
-        return True
-
-    def retry_due(self) -> bool:
-        return time.monotonic() >= self._next_retry
+        self._probe_seconds = min(_PROBE_SECONDS, ttl_seconds)
+        self._next_probe = _in_about(self._probe_seconds)
+        self._next_refresh = _in_about(ttl_seconds)
 
     def look_due(self) -> bool:
         return self._ttl > 0 and time.monotonic() >= min(self._next_probe, self._next_refresh)
@@ -113,20 +151,16 @@ class _Schedule:
     def refresh_due(self) -> bool:
         return self._ttl > 0 and time.monotonic() >= self._next_refresh
 
-    def tried(self) -> None:
-        """Wait longer before the next retry: full jitter up to a limit that doubles."""
-        self._next_retry = time.monotonic() + random.uniform(0.1, self._retry_seconds)  # noqa: S311  # not a secret
-        self._retry_seconds = min(2 * self._retry_seconds, _MOST_RETRY_SECONDS)
-
     def looked(self, *, answered: bool) -> None:
-        now = time.monotonic()
-        if answered and now >= self._next_refresh:
-            self._next_refresh = now + _jittered(self._ttl)
-        # While the store is away, the look for a model is made up for at the next probe.
-        self._next_probe = now + _jittered(_PROBE_SECONDS)
         if not answered:
+            # The look for a model is made up for with the next probe, if it is due by then.
+            self._next_probe = _in_about(_AWAY_PROBES * self._probe_seconds)
             self._next_refresh = max(self._next_refresh, self._next_probe)
+            return
+        self._next_probe = _in_about(self._probe_seconds)
+        if self.refresh_due():
+            self._next_refresh = _in_about(self._ttl)
 
 
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.8, 1.0)  # noqa: S311  # spreads load, not a secret
+def _in_about(seconds: float) -> float:
+    return time.monotonic() + seconds * random.uniform(0.85, 1.0)  # noqa: S311  # spreads load, not a secret

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,8 +23,8 @@ from wine_api.errors import (
 from wine_api.metrics import Metrics
 from wine_api.response_times import ResponseTimes
 from wine_api.serving.artifact import Artifact
-from wine_api.serving.cache import ModelCache
-from wine_api.serving.fleet import Fleet, StoreStatus, Target, WorkerStatus, own_status
+from wine_api.serving.cache import DISK_REASONS, ModelCache
+from wine_api.serving.fleet import SHARED_ERRORS, FinishedReload, Fleet, StoreStatus, Target, WorkerStatus, own_status
 from wine_api.serving.holder import LoadedModel, ModelHolder
 from wine_api.serving.ledger import Ledger, Quarantined
 from wine_api.serving.loading import ModelLoader
@@ -32,6 +33,7 @@ from wine_api.serving.stores.base import ModelStore, StoredModel, newest_first
 logger = logging.getLogger(__name__)
 
 _CONVERGENCE_SECONDS = 10.0
+_START_SECONDS = 3.0  # what the store may cost a start that has a model at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,9 @@ class Versions:
 class Rollout:
     """Brings models into this worker, and lets the other workers of the host do the same.
 
-    Whoever changes what the host agreed on holds `Fleet.changing` meanwhile. The old model answers until the new one
-    has passed every gate, and stays if it does not.
+    Whoever brings a model from the store holds `Fleet.fetching`, and `Fleet.changing` only while the host's decision
+    changes: a rollback never waits for the store. The old model answers until the new one has passed every gate, and
+    stays if it does not.
     """
 
     def __init__(
@@ -128,6 +131,9 @@ class Rollout:
         self._limits = limits
         self._generation = 0
         self._error: str | None = None
+        self._look_ms = 0.0
+        # Callers of one worker wait for each other here, so that only one of them asks for the host's lock.
+        self._reloading = threading.Lock()
         # Held while this worker takes a target: its watcher must not load what a reload is about to swap in.
         self._taking = threading.Lock()
 
@@ -140,8 +146,8 @@ class Rollout:
         """
         began = time.time()
         deadline = self._deadline()
-        with self._fleet.changing(deadline) as changing:
-            if changing and self._fleet.target() is None and not self._found_away_since(began):
+        with self._fleet.fetching(deadline) as fetching:
+            if fetching and self._fleet.target() is None and not self._found_away_since(began):
                 self._find_first(deadline)
         self.follow()
         # From here on others wait for this worker; what they agreed on before they saw it is taken now.
@@ -176,16 +182,18 @@ class Rollout:
         Raises what the store raises, and `ModelRejected`.
         """
         deadline = self._deadline()
-        with self._fleet.changing(deadline) as changing:
-            if not changing:
+        with self._fleet.fetching(deadline) as fetching:
+            if not fetching:
                 return
             found, target = self._look(), self._fleet.target()
             nothing_new = target is not None and found.identity == target.latest
             if nothing_new or self._ledger.find_quarantined(found.identity):
-                self._fleet.confirm(found.identity)
+                self._confirm(found.identity, deadline)
             elif refresh or target is None or target.stale:
                 with self._noting_failure():
                     self._take(found, found.identity, deadline)
+            else:
+                self._note_answered()
 
     def report(self) -> None:
         """Tell the other workers what this one has in use."""
@@ -206,13 +214,14 @@ class Rollout:
     def reload(self, version: str | None = None) -> Reloaded:
         """Bring *version*, or what is under `MODEL_KEY`, into every worker of this host, and return when it is there.
 
-        A version that is asked for by name is taken out of quarantine, if it passes. Raises `ModelVersionNotFound`,
-        `ModelRejected`, `ModelQuarantined`, `ModelStoreUnavailable` or `WorkersNotConverged`.
+        A version that is asked for by name is taken out of quarantine, if it passes. Calls that wait for each other
+        share one answer: it is as good for every call that came before the look at the store. Raises
+        `ModelVersionNotFound`, `ModelRejected`, `ModelQuarantined`, `ModelStoreUnavailable` or `WorkersNotConverged`.
         """
-        with self._changing() as deadline:
+        asked_at, deadline = time.monotonic(), self._deadline()
+        with self._one_at_a_time(deadline):
             before = self._fleet.target()
-            with self._noting_failure():
-                target = self._take_latest(deadline) if version is None else self._take_version(version, deadline)
+            target = self._shared_answer(version, asked_at) or self._reload(version, deadline)
         unchanged = before is not None and before.generation == target.generation
         return self._converged("unchanged" if unchanged else "loaded", target)
 
@@ -222,13 +231,14 @@ class Rollout:
         The model that is left is put into quarantine: it comes back only if it is asked for by name. Raises
         `NoPreviousModel` or `WorkersNotConverged`.
         """
-        with self._changing() as deadline:
+        deadline = self._deadline()
+        with self._changing(deadline):
             self.follow()
             left = self._holder.require()
             previous = self._previous(left.digest)
             target = self._fleet.target()
             latest = None if target is None else target.latest
-            rolled_back = self._bring_into_use(previous, latest, deadline)
+            rolled_back = self._agree_on(self._loader.load(previous, deadline), latest)
             self._ledger.note_left(left.digest)
             self._ledger.quarantine(left.identity, left.version, left.digest, gate="rollback", reason="rolled_back")
         self._metrics.model_rollbacks.inc()
@@ -256,13 +266,45 @@ class Rollout:
         return Versions(self._store.versions(), latest, self._holder.current(), self._ledger.quarantined())
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[float]:
-        """Be the only one who changes the host's model; yields the deadline for doing so."""
-        deadline = self._deadline()
+    def _one_at_a_time(self, deadline: float) -> Iterator[None]:
+        """Be the only one who brings a model from the store."""
+        if not self._reloading.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise _still_under_way()
+        try:
+            with self._fleet.fetching(deadline) as fetching:
+                if not fetching:
+                    raise _still_under_way()
+                yield
+        finally:
+            self._reloading.release()
+
+    @contextlib.contextmanager
+    def _changing(self, deadline: float) -> Iterator[None]:
+        """Be the only one who changes what the host agreed on, and what it remembers."""
         with self._fleet.changing(deadline) as changing:
             if not changing:
-                raise WorkersNotConverged("Another change of the model is still under way.")
-            yield deadline
+                raise _still_under_way()
+            yield
+
+    def _shared_answer(self, version: str | None, asked_at: float) -> Target | None:
+        """Return, or raise, what came out of a reload that looked at the store after *asked_at*; None without one."""
+        finished, target = self._fleet.last_reload(), self._fleet.target()
+        if finished is None or not finished.answers(version, asked_at, target):
+            return None
+        finished.raise_error()
+        return target
+
+    def _reload(self, version: str | None, deadline: float) -> Target:
+        """Take *version*, or the latest, and leave the answer to the other callers."""
+        looked_at = time.monotonic()
+        try:
+            with self._noting_failure():
+                target = self._take_latest(deadline) if version is None else self._take_version(version, deadline)
+        except SHARED_ERRORS as error:
+            self._fleet.note_reload(FinishedReload.failed(version, looked_at, error))
+            raise
+        self._fleet.note_reload(FinishedReload(version, looked_at, target.generation))
+        return target
 
     def _converged(self, outcome: Outcome, target: Target) -> Reloaded:
         """Return when every worker has *target*."""
@@ -283,7 +325,7 @@ class Rollout:
         # Unchanged only if the host's decision was for it: a version asked for by name is not what is under MODEL_KEY.
         if target is not None and found.identity == target.latest and self._serves(found):
             self._metrics.model_reloads.labels("unchanged", "").inc()
-            self._fleet.confirm(found.identity)
+            self._confirm(found.identity, deadline)
             return target
         self._refuse_quarantined(found.identity, found.version)
         return self._take(found, found.identity, deadline)
@@ -293,20 +335,18 @@ class Rollout:
         try:
             found = self._store.find(version)
         except ModelVersionNotFound:
+            self._note_answered()
             # A plain upload is called by its digest, which only whoever has its bytes can know.
             artifact = self._cache.find_version(version)
             if artifact is None:
                 raise
-            target = self._bring_into_use(artifact, latest, deadline)
-            self._ledger.release(artifact.identity, artifact.digest)
-            return target
-        target = self._take(found, latest, deadline, by_name=True)
-        self._ledger.release(found.identity, target.digest)
-        return target
+            return self._bring_into_use(artifact, latest, deadline, by_name=True)
+        return self._take(found, latest, deadline, by_name=True)
 
     def _refuse_quarantined(self, identity: str, version: str | None) -> None:
         entry = self._ledger.find_quarantined(identity)
         if entry is not None:
+            self._note_answered()
             name = version or entry.version
             raise ModelQuarantined(
                 f"Version {name} is in quarantine ({entry.gate}: {entry.reason}). Publish another one, or ask for "
@@ -340,19 +380,21 @@ class Rollout:
         return status.reachable is False and (status.checked_at or 0.0) >= moment
 
     def _find_first(self, deadline: float) -> None:
+        last = self._last_served()
+        # With a model at hand, the store is not waited for long: the next poll takes what it has.
+        patience = deadline if last is None else min(deadline, time.monotonic() + _START_SECONDS)
         try:
             with self._noting_failure():
-                found = self._look()
+                found = self._look_before(patience)
                 self._refuse_quarantined(found.identity, found.version)
-                self._take(found, found.identity, deadline)
+                self._take(found, found.identity, deadline, fetch_until=patience)
         except (ModelRejected, ModelQuarantined):
             # The store has nothing better than what was served last.
-            self._fall_back(found.identity, deadline, stale=False)
+            self._fall_back(last, found.identity, deadline, stale=False)
         except (WineError, OSError):
-            self._fall_back(None, deadline, stale=True)
+            self._fall_back(last, None, deadline, stale=True)
 
-    def _fall_back(self, latest: str | None, deadline: float, *, stale: bool) -> None:
-        last = self._last_served()
+    def _fall_back(self, last: Artifact | None, latest: str | None, deadline: float, *, stale: bool) -> None:
         if last is not None:
             self._bring_into_use(last, latest, deadline, stale=stale)
 
@@ -363,17 +405,35 @@ class Rollout:
                 return artifact
         return None
 
-    def _take(self, found: StoredModel, latest: str | None, deadline: float, *, by_name: bool = False) -> Target:
-        """Make *found* the host's model. Only inside `changing`."""
+    def _take(
+        self,
+        found: StoredModel,
+        latest: str | None,
+        deadline: float,
+        *,
+        by_name: bool = False,
+        fetch_until: float | None = None,
+    ) -> Target:
+        """Make *found* the host's model. Only inside `fetching`."""
         try:
-            artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
-            if not by_name:
-                self._refuse_known_bytes(artifact)
-            return self._bring_into_use(artifact, latest, deadline)
+            artifact = self._fetch(found, deadline if fetch_until is None else fetch_until)
+            return self._bring_into_use(artifact, latest, deadline, by_name=by_name)
         except ModelRejected as error:
             name = found.version or found.identity
-            self._ledger.quarantine(found.identity, name, None, gate=error.gate, reason=error.reason)
+            with self._changing(self._deadline()):
+                self._ledger.quarantine(found.identity, name, None, gate=error.gate, reason=error.reason)
             raise
+
+    def _fetch(self, found: StoredModel, deadline: float) -> Artifact:
+        try:
+            artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
+        except ModelStoreUnavailable as error:
+            # A store that shows its model and does not hand it over is away too.
+            if error.reason not in DISK_REASONS:
+                self._report_store(error.reason)
+            raise
+        self._note_answered()
+        return artifact
 
     def _refuse_known_bytes(self, artifact: Artifact) -> None:
         """Refuse what is in quarantine under another key, or was uploaded once more: its new identity joins it."""
@@ -396,18 +456,37 @@ class Rollout:
             raise
 
     def _bring_into_use(
-        self, artifact: Artifact, latest: str | None, deadline: float, *, stale: bool = False
+        self, artifact: Artifact, latest: str | None, deadline: float, *, by_name: bool = False, stale: bool = False
     ) -> Target:
+        """Make *artifact* the host's model; one that was asked for *by_name* leaves quarantine."""
+        if not by_name:
+            with self._changing(deadline):
+                self._refuse_known_bytes(artifact)
         # Loaded here first: a model that does not pass raises, and nothing has changed.
         model = self._loader.load(artifact, deadline)
+        with self._changing(self._deadline()):
+            if by_name:
+                self._ledger.release(artifact.identity, artifact.digest)
+            else:
+                # Once more: it may have been rolled back while it was loaded.
+                self._refuse_known_bytes(artifact)
+            return self._agree_on(model, latest, stale=stale)
+
+    def _agree_on(self, model: LoadedModel, latest: str | None, *, stale: bool = False) -> Target:
+        """Make *model* the target of every worker, and serve it in this one. Only inside `changing`."""
         with self._taking:
-            target = self._fleet.publish(artifact.digest, artifact.version, latest, stale=stale)
+            target = self._fleet.publish(model.digest, model.version, latest, stale=stale)
             self._swap(model, target)
-        self._ledger.note_served(artifact.digest)
+        self._ledger.note_served(model.digest)
         self._cache.prune(keep=self._ledger.served()[-2:])
         self._metrics.model_reloads.labels("loaded", "stale" if stale else "").inc()
         self.report()
         return target
+
+    def _confirm(self, latest: str, deadline: float) -> None:
+        self._note_answered()
+        with self._changing(deadline):
+            self._fleet.confirm(latest)
 
     def _fetch_again(self, target: Target) -> Artifact:
         """Fetch a model that the cache lost, as exactly what the host agreed on."""
@@ -425,22 +504,45 @@ class Rollout:
         logger.info("model loaded", extra={"event": "model loaded", **fields, "duration_ms": model.load_ms})
 
     def _look(self) -> StoredModel:
-        """Look at what the store has, and let the whole host know whether it answered."""
-        started = time.perf_counter()
-        error: str | None = None
-        try:
-            return self._store.latest()
-        except WineError as failure:
-            error = _reason(failure)
-            raise
-        finally:
-            self._report_store(error, round(1000 * (time.perf_counter() - started), 3))
+        """Look at what the store has, and let the whole host know if it does not answer.
 
-    def _report_store(self, error: str | None, latency_ms: float) -> None:
+        That it does is known when nothing is left to be fetched: see `_note_answered`.
+        """
+        started = time.perf_counter()
+        try:
+            found = self._store.latest()
+        except WineError as failure:
+            self._look_ms = _milliseconds_since(started)
+            self._report_store(_reason(failure))
+            raise
+        self._look_ms = _milliseconds_since(started)
+        return found
+
+    def _look_before(self, deadline: float) -> StoredModel:
+        """Look, or raise `ModelStoreUnavailable` at *deadline*; the look is then left behind."""
+        answer: Future[StoredModel] = Future()
+
+        def look() -> None:
+            try:
+                answer.set_result(self._look())
+            except Exception as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=look, name="first-look", daemon=True).start()
+        try:
+            return answer.result(timeout=max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            self._report_store("timeout")
+            raise ModelStoreUnavailable("timeout", "The model store did not answer in time.") from None
+
+    def _note_answered(self) -> None:
+        self._report_store(None)
+
+    def _report_store(self, error: str | None) -> None:
         # A store that has no model has answered all the same.
         reachable = error in (None, ModelVersionNotFound.code)
         before = self._fleet.store().reachable
-        self._fleet.report_store(StoreStatus(self._store.kind, reachable, time.time(), latency_ms, error))
+        self._fleet.report_store(StoreStatus(self._store.kind, reachable, time.time(), self._look_ms, error))
         if reachable and before is False:
             logger.info("store back", extra={"event": "store back"})
         elif not reachable and before is not False:
@@ -460,6 +562,14 @@ def describe_worker(worker: WorkerStatus, generation: int) -> Mapping[str, objec
         "converged": worker.generation >= generation > 0,
         "error": worker.error,
     }
+
+
+def _still_under_way() -> WorkersNotConverged:
+    return WorkersNotConverged("Another change of the model is still under way.")
+
+
+def _milliseconds_since(started: float) -> float:
+    return round(1000 * (time.perf_counter() - started), 3)
 
 
 def _reason(error: Exception) -> str:
