@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.s3_server import S3Server, running_s3
-from tests.models import WINE, Model
+from tests.integration.bucket import LATEST_KEY, Bucket
+from tests.integration.s3_server import running_s3
+from tests.models import WINE
 from tests.server import Answer, Server, running_server, wait_until
-from wine_api.serving.stores.base import CARD_NAME, LATEST, version_key
-
-LATEST_KEY = version_key(LATEST)
 
 
 @pytest.fixture(scope="module")
 def s3():
     with running_s3() as s3:
         yield s3
-
-
-class Bucket:
-    """A bucket with versioning, filled as an operator fills it."""
-
-    def __init__(self, s3: S3Server, name: str) -> None:
-        self.s3 = s3
-        self.name = s3.create_bucket(name)
-
-    @property
-    def settings(self) -> dict[str, str]:
-        return self.s3.environment() | {"S3_BUCKET_NAME": self.name}
-
-    def publish(self, version: str, model: Model, folder) -> None:
-        artifact = folder / "artifact.joblib"
-        artifact.write_bytes(model.content)
-        self.s3.put(self.name, version_key(version), model.content)
-        self.s3.put(self.name, version_key(version, CARD_NAME), model.card(artifact, version))
-
-    def promote(self, version: str, model: Model) -> str:
-        return self.s3.put(self.name, LATEST_KEY, model.content, {"model-version": version})
-
-    def upload(self, content: bytes) -> str:
-        """Place a plain upload and return its VersionId."""
-        return self.s3.put(self.name, LATEST_KEY, content)
 
 
 @pytest.fixture(scope="module")
