@@ -132,8 +132,7 @@ def _rows(predicted: Predicted, include_probabilities: bool) -> list[dict[str, A
 def _accounts(predicted: Predicted) -> dict[str, Any]:
     """Return what the response says of how it came about, and note it for the log."""
     request_seen = observed(request.environ)
-    request_seen.model_version = predicted.model.version
-    request_seen.rows = len(predicted.answers.labels)
+    request_seen.predicted = predicted
     return {
         "model_version": predicted.model.version,
         "processing_time_ms": round(1000 * request_seen.seconds, 3),

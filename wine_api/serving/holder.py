@@ -21,6 +21,7 @@ class LoadedModel:
 
     *identity* is the store's (see `StoredModel`). *classes* is None for a regressor. *library_mismatch* maps a
     library to the version that wrote the model, where another one serves it. *load_ms* is how long the load took.
+    *generation* is the host's, once the host has agreed on it.
     """
 
     version: str
@@ -33,6 +34,7 @@ class LoadedModel:
     library_mismatch: Mapping[str, str]
     loaded_at: datetime
     load_ms: float
+    generation: int = 0
 
 
 class ModelHolder:

@@ -29,6 +29,7 @@ from wine_api.serving.holder import LoadedModel, ModelHolder
 from wine_api.serving.ledger import Ledger, Quarantined
 from wine_api.serving.loading import ModelLoader
 from wine_api.serving.stores.base import ModelStore, StoredModel, newest_first
+from wine_api.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class Rollout:
         loader: ModelLoader,
         metrics: Metrics,
         response_times: ResponseTimes,
+        spans: Spans,
         limits: LoadLimits,
         ledger: Ledger,
     ) -> None:
@@ -128,6 +130,7 @@ class Rollout:
         self._loader = loader
         self._metrics = metrics
         self._response_times = response_times
+        self._spans = spans
         self._limits = limits
         self._generation = 0
         self._error: str | None = None
@@ -164,7 +167,7 @@ class Rollout:
                 artifact = self._cache.find(target.digest) or self._fetch_again(target)
                 # The same bytes may have come again since, under another name.
                 artifact = replace(artifact, version=target.version)
-                self._swap(self._loader.load(artifact, self._deadline()), target)
+                self._swap(self._load(artifact, self._deadline()), target)
             except WineError as error:
                 self._error = _reason(error)
                 _log_failure("target not taken", error, version=target.version, generation=target.generation)
@@ -206,6 +209,7 @@ class Rollout:
                 digest=model.digest,
                 engine=model.engine.name,
                 loaded_at=model.loaded_at.timestamp(),
+                created_at=None if model.card is None else model.card.created_at,
             )
         self._fleet.report(status)
 
@@ -238,7 +242,7 @@ class Rollout:
             previous = self._previous(left.digest)
             target = self._fleet.target()
             latest = None if target is None else target.latest
-            rolled_back = self._agree_on(self._loader.load(previous, deadline), latest)
+            rolled_back = self._agree_on(self._load(previous, deadline), latest)
             self._ledger.note_left(left.digest)
             self._ledger.quarantine(left.identity, left.version, left.digest, gate="rollback", reason="rolled_back")
         self._metrics.model_rollbacks.inc()
@@ -463,7 +467,7 @@ class Rollout:
             with self._changing(deadline):
                 self._refuse_known_bytes(artifact)
         # Loaded here first: a model that does not pass raises, and nothing has changed.
-        model = self._loader.load(artifact, deadline)
+        model = self._load(artifact, deadline)
         with self._changing(self._deadline()):
             if by_name:
                 self._ledger.release(artifact.identity, artifact.digest)
@@ -471,6 +475,10 @@ class Rollout:
                 # Once more: it may have been rolled back while it was loaded.
                 self._refuse_known_bytes(artifact)
             return self._agree_on(model, latest, stale=stale)
+
+    def _load(self, artifact: Artifact, deadline: float) -> LoadedModel:
+        with self._spans.span("model load", version=artifact.version, digest=artifact.digest):
+            return self._loader.load(artifact, deadline)
 
     def _agree_on(self, model: LoadedModel, latest: str | None, *, stale: bool = False) -> Target:
         """Make *model* the target of every worker, and serve it in this one. Only inside `changing`."""
@@ -497,7 +505,7 @@ class Rollout:
         return artifact
 
     def _swap(self, model: LoadedModel, target: Target) -> None:
-        self._holder.swap(model)
+        self._holder.swap(replace(model, generation=target.generation))
         self._generation = target.generation
         self._error = None
         fields = {"version": target.version, "digest": target.digest, "generation": target.generation}

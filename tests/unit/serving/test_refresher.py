@@ -17,6 +17,7 @@ from wine_api.serving.holder import ModelHolder
 from wine_api.serving.ledger import Ledger
 from wine_api.serving.refresher import Refresher
 from wine_api.serving.rollout import LoadLimits, Rollout
+from wine_api.spans import Spans
 
 
 class Worker:
@@ -34,6 +35,7 @@ class Worker:
             loader=self.loader,
             metrics=Metrics(),
             response_times=ResponseTimes(),
+            spans=Spans(),
             limits=LoadLimits(seconds=5.0, max_bytes=1000),
             ledger=Ledger(tmp_path / "cache"),
         )
