@@ -1,22 +1,26 @@
-"""Write the parts of docs/ that the code knows best: docs/configuration.md and docs/model_card.schema.json."""
+"""Write the parts of docs/ that the code knows best: the tables of settings and metrics, and the model card's schema."""
 
 import shutil
 from pathlib import Path
 
-from wine_api.config import settings_reference
+from wine_api.app import create_app
+from wine_api.config import Settings, settings_reference
+from wine_api.metrics import metrics_reference
+from wine_api.services import services_of
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- settings: written by `make docs` -->\n", "<!-- end of settings -->\n"
 
 
-def write_settings() -> None:
-    """Put the table of settings between its marks."""
-    page = ROOT / "docs" / "configuration.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(before + BEGIN + "\n" + settings_reference() + "\n" + END + after)
+def write_table(page: Path, name: str, table: str) -> None:
+    """Put *table* between its marks."""
+    begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- end of {name} -->\n"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(before + begin + "\n" + table + "\n" + end + after)
 
 
 if __name__ == "__main__":
-    write_settings()
-    shutil.copy(ROOT / "wine_api" / "serving" / "model_card.schema.json", ROOT / "docs" / "model_card.schema.json")
+    docs = ROOT / "docs"
+    write_table(docs / "configuration.md", "settings", settings_reference())
+    write_table(docs / "metrics.md", "metrics", metrics_reference(services_of(create_app(Settings())).metrics))
+    shutil.copy(ROOT / "wine_api" / "serving" / "model_card.schema.json", docs / "model_card.schema.json")
