@@ -1,4 +1,4 @@
-"""Write the parts of docs/ that the code knows best: the tables of settings and metrics, and the model card's schema."""
+"""Write what the code knows best into docs/: the tables of settings and metrics, and the model card's schema."""
 
 import shutil
 from pathlib import Path
