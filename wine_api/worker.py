@@ -19,7 +19,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from wine_api import metrics
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
 from wine_api.config import InvalidSetting, Settings
-from wine_api.observability import logs
+from wine_api.observability import logs, traces
 from wine_api.observability.request_log import RequestLog
 from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
 from wine_api.services import Services, services_of
@@ -43,6 +43,8 @@ def read_settings() -> Settings:
     """Return the settings, with the folders they name made, or say in one line why not and exit."""
     try:
         settings = Settings.from_environ()
+        if settings.traces and not traces.are_possible():
+            raise InvalidSetting("TRACES needs the extra otel: pip install 'wine-api[otel]'")
         files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
     except (InvalidSetting, OSError) as error:
         refuse_to_start(error)
@@ -118,6 +120,8 @@ def post_fork(server: Any, worker: Any) -> None:
         services = services_of(worker.app.wsgi())
         metrics.use_slot(services.fleet.join())
         logs.begin_worker(services.metrics.log_lines_dropped.inc)
+        if services.settings.traces:
+            traces.begin(services.spans)
         services.refresher.start()
     except Exception:
         logger.exception("worker started without a model")

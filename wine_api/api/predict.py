@@ -55,9 +55,13 @@ def predict() -> ResponseReturnValue:
       errors: [ModelNotLoaded]
     """
     include = _include_probabilities()
-    wine = _predict_request.load(read_json())
-    predicted = get_services().predictions.predict(wine)
-    return _predict_response.dump({**_rows(predicted, include)[0], **_accounts(predicted)})
+    services = get_services()
+    with services.spans.span("validate"):
+        wine = _predict_request.load(read_json())
+    with services.spans.span("predict"):
+        predicted = services.predictions.predict(wine)
+    with services.spans.span("respond"):
+        return _predict_response.dump({**_rows(predicted, include)[0], **_accounts(predicted)})
 
 
 @blueprint.post("/predict/batch")
@@ -85,13 +89,17 @@ def predict_batch() -> ResponseReturnValue:
       errors: [BatchTooLarge, ModelNotLoaded]
     """
     include = _include_probabilities()
-    body = read_json()
-    _refuse_large_batch(body, get_services().settings.max_batch_rows)
-    wines = _batch_request.load(body)
-    predicted = get_services().predictions.predict(wines)
-    get_services().metrics.batch_rows.observe(len(wines))
-    rows = _rows(predicted, include)
-    return _batch_response.dump({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
+    services = get_services()
+    with services.spans.span("validate"):
+        body = read_json()
+        _refuse_large_batch(body, services.settings.max_batch_rows)
+        wines = _batch_request.load(body)
+    with services.spans.span("predict"):
+        predicted = services.predictions.predict(wines)
+        services.metrics.batch_rows.observe(len(wines))
+    with services.spans.span("respond"):
+        rows = _rows(predicted, include)
+        return _batch_response.dump({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
 
 
 def _include_probabilities() -> bool:
