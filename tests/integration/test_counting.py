@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,6 +72,28 @@ def test_no_counter_falls_and_no_file_is_added_when_workers_die(server: Server):
     tally = send(server, [Ask("POST", "/predict", "/predict", json.dumps({"features": WINE}).encode(), JSON)] * 10)
     assert scrape(server)[SUCCESSES] == seen[-1] + 10
     assert tally.counts[SUCCESSES] == 10
+
+
+def test_a_scrape_during_reloads_and_starts_of_workers_is_answered(server: Server):
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as scraper:
+        statuses = scraper.submit(statuses_until, over, server)
+        reloads = [server.post("/model/reload", {"version": version}).status for version in ("2.0", "1.0") * 3]
+        for _ in kill_workers(server, 2):
+            pass
+        over.set()
+
+    assert set(reloads) == {200}
+    assert set(statuses.result()) == {200}
+
+
+def statuses_until(over: threading.Event, server: Server) -> list[int]:
+    """Scrape until it is *over*; a connection that a killed worker had taken is another matter."""
+    statuses = []
+    while not over.is_set():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            statuses.append(server.get("/metrics").status)
+    return statuses
 
 
 def kill_workers(server: Server, count: int):

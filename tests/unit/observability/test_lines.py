@@ -1,4 +1,4 @@
-"""Log lines: one JSON object a line, whatever is logged."""
+"""Log lines: one JSON object a line, or one line for people, whatever is logged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 
-from wine_api.observability.lines import as_json, line_of, request_of_thread
+from wine_api.observability.lines import as_console, as_json, line_of, request_of_thread, timestamp
 
 PIPE_BUF = 4096  # what a pipe takes whole
 
@@ -145,3 +145,43 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end():
 
     assert line["exception"].startswith("Traceback")
     assert line["exception"].endswith("the end")
+
+
+def for_people(message, exc_info=None, **fields):
+    record = logging.LogRecord("wine", logging.WARNING, "file.py", 1, message, (), exc_info)
+    vars(record).update(fields, created=1_700_000_000.5)
+    return as_console(line_of(record)).decode()
+
+
+def test_a_line_for_people_begins_with_the_time_and_what_happened():
+    text = for_people("model loaded", version="1.0", generation=3, reason=None)
+
+    assert text == "22:13:20.500 WARNING  model loaded  logger=wine version=1.0 generation=3\n"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r\n22:13:20.500 CRITICAL forged", "\x1b[31mred", "\ud800", "\u2028"])
+def test_no_text_can_break_or_forge_a_line_for_people(text):
+    line = for_people(text, path=text)
+
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
+    assert "\x1b" not in line
+
+
+def test_a_traceback_for_people_is_indented():
+    try:
+        raise ValueError("no\ncork")
+    except ValueError:
+        first, *rest = for_people("failed", exc_info=sys.exc_info()).splitlines()
+
+    assert "failed" in first
+    assert rest[0] == "    Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "1970-01-01T00:00:00.000Z"), (1_700_000_000.9999, "2023-11-14T22:13:20.999Z")],
+)
+def test_a_moment_is_never_rounded_up(seconds, text):
+    assert timestamp(seconds) == text
