@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -19,6 +20,8 @@ RULES = sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml"))
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 # What Prometheus itself adds to every sample, and what a histogram's buckets have.
 ADDED_LABELS = {"job", "instance", "le"}
+KUBERNETES = ROOT / "deploy" / "kubernetes" / "components" / "monitoring"
+CLOUDWATCH = ROOT / "deploy" / "cloudwatch"
 SELECTOR = re.compile(r"\b((?:wine|flask)_[a-z_]+)(?:\{([^}]*)\})?")
 # "by (…)", "without (…)", "ignoring (…)"
 GROUPING = re.compile(r"\b(?:by|without|ignoring|on)\s*\(([^)]*)\)")
@@ -119,3 +122,28 @@ def test_every_metric_is_on_the_dashboard_or_in_an_alert(metrics):
     unseen = [metric.name for metric in metrics.describe() if metric.name not in asked]
 
     assert unseen == []
+
+
+def test_kubernetes_has_the_same_rules():
+    rule = yaml.safe_load((KUBERNETES / "prometheus-rule.yaml").read_text())
+    groups = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
+
+    assert rule["spec"]["groups"] == groups, "the rules for Kubernetes are behind: run `make docs`"
+
+
+def test_cloudwatchs_agent_accepts_its_configuration():
+    schema = json.loads((ROOT / "tests/data/cloudwatch/amazon-cloudwatch-agent.schema.json").read_text())
+    configuration = json.loads((CLOUDWATCH / "amazon-cloudwatch-agent.json").read_text())
+
+    jsonschema.Draft4Validator(schema).validate(configuration)
+
+
+def test_cloudwatch_is_sent_metrics_and_dimensions_that_there_are(labels_of):
+    agent = json.loads((CLOUDWATCH / "amazon-cloudwatch-agent.json").read_text())
+    processor = agent["logs"]["metrics_collected"]["prometheus"]["emf_processor"]
+
+    assert set(processor["metric_unit"]) <= set(labels_of)
+    for declared in processor["metric_declaration"]:
+        for selector in declared["metric_selectors"]:
+            labels = labels_of[selector.strip("^$")]
+            assert all(set(dimensions) <= labels | {"job"} for dimensions in declared["dimensions"])
