@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from tests.integration.problems import read_problem
 from tests.models import WINE
 from tests.otlp_collector import Collector, collecting
-from tests.server import Server, free_port, running_server, wait_until
+from tests.server import ROOT, Server, free_port, running_server, wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -142,12 +145,31 @@ def test_a_collector_that_is_away_disturbs_neither_answers_nor_the_end(tmp_path,
         assert server.access_lines(answer.request_id)
 
 
-def test_without_traces_there_is_neither_a_trace_id_nor_opentelemetry(tmp_path, published_models):
+def test_without_traces_nothing_has_a_trace_id(tmp_path, published_models):
     with running_server(tmp_path, {"MODEL_DIR": str(published_models.path)}) as server:
         answer = server.post("/predict", {"features": []}, TRACEPARENT)
 
         assert "trace_id" not in answer.json
         assert "trace_id" not in server.access_lines(answer.request_id)[0]
-        for pid in server.worker_pids():
-            with open(f"/proc/{pid}/maps") as mapped:
-                assert "protobuf" not in mapped.read()
+
+
+def test_without_traces_opentelemetry_is_not_even_imported():
+    code = "import sys, wsgi, wine_api.worker; print(sorted(name for name in sys.modules if 'opentelemetry' in name))"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_traces_without_the_extra_stop_the_start_in_one_line(tmp_path):
+    code = (
+        "from wine_api import worker; from wine_api.observability import traces;"
+        "traces.find_spec = lambda name: None; worker.read_settings()"
+    )
+    settings = {"TRACES": "yes", "STATE_DIR": str(tmp_path)}
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True)
+
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert "TRACES needs the extra otel" in json.loads(line)["reason"]
