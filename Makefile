@@ -22,7 +22,7 @@ run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in 
 	@$(VAR) $(GUNICORN)
 
 dev: $(VENV)/.runtime  ## The same with one worker that restarts when the code changes
-	@$(VAR) WEB_CONCURRENCY=1 WEB_RELOAD=yes $(GUNICORN)
+	@$(VAR) WEB_CONCURRENCY=1 WEB_RELOAD=yes LOG_FORMAT=$${LOG_FORMAT:-console} $(GUNICORN)
 
 install: $(VENV)/.development  ## Make the virtual environment with everything for development
 

@@ -19,6 +19,7 @@ import io
 import json
 import logging
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,8 @@ def main() -> None:
         whole, unseen = applications(Path(folder), flush=arguments.sink == "read")
         seen_seconds, unseen_seconds = measure(whole, unseen, arguments.batches)
     pairs = [seen - other for seen, other in zip(seen_seconds, unseen_seconds, strict=True)]
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(result(arguments.sink, seen_seconds, unseen_seconds), indent=2) + "\n")
     print(f"whole request                       {1e6 * min(seen_seconds):8.1f} µs", file=report)
     print(f"neither counted nor logged          {1e6 * min(unseen_seconds):8.1f} µs", file=report)
     print(f"metrics and log line: least         {1e6 * (min(seen_seconds) - min(unseen_seconds)):8.1f} µs", file=report)
@@ -73,7 +78,29 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sink", choices=("read", "blocked"), default="read")
     parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--output", type=Path, help="where to write the numbers, as JSON")
     return parser.parse_args()
+
+
+def result(kind: str, seen: list[float], unseen: list[float]) -> dict[str, Any]:
+    """Return the numbers, with where they were measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "machine": {"processors": os.cpu_count(), "architecture": platform.machine(), "load": os.getloadavg()[0]},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("flask", "prometheus-client", "orjson")},
+        "sink": kind,
+        "batches": len(seen),
+        "cpu_us": {
+            "whole": round(1e6 * min(seen), 1),
+            "unseen": round(1e6 * min(unseen), 1),
+            "seeing_median": round(
+                1e6 * statistics.median(one - other for one, other in zip(seen, unseen, strict=True)), 1
+            ),
+        },
+    }
 
 
 class sink:  # noqa: N801  # used as a function

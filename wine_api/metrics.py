@@ -11,7 +11,6 @@ import collections
 import contextlib
 import os
 import platform
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,6 @@ Label = int | float | str
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _MODEL_SECONDS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BATCH_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-_READ_TRIES = 5
 _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -201,15 +199,19 @@ class _ProcessCollector(Collector):
 class _CountedCollector(Collector):
     """The counters and histograms of all workers, from their files."""
 
-    def __init__(self, folder: str) -> None:
-        self._collector = MultiProcessCollector(None, folder)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        for _ in range(_READ_TRIES):
-            # The file of a worker that starts just now is empty for a moment, which prometheus_client cannot read.
-            with contextlib.suppress(struct.error, FileNotFoundError):
-                return self._collector.collect()
-        return self._collector.collect()
+        # The file of a worker that starts just now is empty for a moment, which prometheus_client cannot read.
+        files = [str(path) for path in self._folder.glob("*.db") if _size(path)]
+        return MultiProcessCollector.merge(files)
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):  # the gauges of a worker that is gone
+        return path.stat().st_size
+    return 0
 
 
 class Metrics:
@@ -301,7 +303,7 @@ class Metrics:
 
     def _collectors(self) -> list[Collector]:
         folder = _counting_folder()
-        counted: Collector = _CountedCollector(folder) if folder else self.registry
+        counted: Collector = _CountedCollector(Path(folder)) if folder else self.registry
         return [counted, *self._host]
 
 

@@ -111,6 +111,8 @@ class RequestObserver:
         try:
             body = self._application(environ, start_observed_response)
         except BaseException:
+            # Gunicorn answers with 500, if there is anybody left to answer.
+            self._metrics.count(request.counted_method, _route(environ), 500, request.seconds)
             self._metrics.count_exception(request.counted_method)
             self._end(request, token)
             raise

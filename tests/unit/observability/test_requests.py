@@ -108,6 +108,7 @@ def test_a_request_that_fails_ends_too():
         watched.call()
 
     assert watched.line.status == 500
+    assert watched.total("GET", 500) == 1
     assert (watched.in_flight, watched.finished) == (0, 1)
     assert request_of_thread.get() == {}
 
