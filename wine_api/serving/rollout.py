@@ -44,6 +44,10 @@ class LoadLimits:
     max_bytes: int
 
 
+class NotHandedOver(ModelStoreUnavailable):
+    """The store showed a model and then did not hand it over."""
+
+
 Outcome = Literal["loaded", "unchanged", "rolled_back"]
 
 
@@ -429,9 +433,10 @@ class Rollout:
             artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
         except ModelStoreUnavailable as error:
             # A store that shows its model and does not hand it over is away too.
-            if error.reason not in DISK_REASONS:
-                self._report_store(error.reason)
-            raise
+            if error.reason in DISK_REASONS:
+                raise
+            self._report_store(error.reason)
+            raise NotHandedOver(error.reason, error.detail) from error
         self._note_answered()
         return artifact
 
