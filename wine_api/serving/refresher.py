@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 
 from wine_api.errors import ModelStoreUnavailable, WineError
-from wine_api.serving.fleet import Fleet
+from wine_api.serving.fleet import Fleet, Stamp
 from wine_api.serving.rollout import NotHandedOver, Rollout
 
 logger = logging.getLogger(__name__)
 
-_WATCH_SECONDS = 0.1
+_WATCH_SECONDS = 0.05
 _REPORT_SECONDS = 1.0
 _PROBE_SECONDS = 60.0  # so that /health knows of an outage long before the next look for a model
 # While the store is away it gets at most two calls a minute from a host: a look that fails is two, and a model that is
@@ -76,7 +76,8 @@ class _Watcher:
     def __init__(self, rollout: Rollout, fleet: Fleet) -> None:
         self._rollout = rollout
         self._fleet = fleet
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
+        self._coming_stamp = fleet.coming_stamp()
         self._retries = _Retries()
         self._next_report = time.monotonic()
 
@@ -84,6 +85,9 @@ class _Watcher:
         if (now := self._fleet.target_stamp()) != self._stamp:
             self._stamp = now
             self._rollout.follow()
+        elif (coming := self._fleet.coming_stamp()) != self._coming_stamp:
+            self._coming_stamp = coming
+            self._rollout.prepare()
         elif self._rollout.is_behind and self._retries.due():
             self._retries.tried()
             self._rollout.follow()
