@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -27,6 +27,15 @@ _LIBRARIES_OF_ANSWERS = ("scikit-learn", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
+class _Upload:
+    """What decides whether two artifacts are the same model: the same bytes may come with another card."""
+
+    digest: str
+    card_text: bytes | None
+    signature: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Verdict:
     """What is known of an artifact from before, with these very versions of everything.
 
@@ -38,10 +47,14 @@ class _Verdict:
 
 
 class ModelLoader:
-    """Vets artifacts and gives them an engine."""
+    """Vets artifacts and gives them an engine.
+
+    The last two models stay in memory: to go back to the one before costs nothing.
+    """
 
     def __init__(self, policy: gates.Policy) -> None:
         self._policy = policy
+        self._loaded: dict[_Upload, LoadedModel] = {}
 
     def load(self, artifact: Artifact, deadline: float, *, survived: Callable[[], None] | None = None) -> LoadedModel:
         """Return *artifact* ready to answer; its trial may last until *deadline*, a `time.monotonic()` value.
@@ -50,9 +63,34 @@ class ModelLoader:
         load the same artifact without one. Raises `ModelRejected` with the gate that refused it, or `ModelNotChecked`
         when this host cannot check it now.
         """
+        survived = survived or _nobody_asks
         started = time.perf_counter()
+        upload = _Upload(artifact.digest, artifact.card_text, artifact.signature)
+        model = self._loaded.pop(upload, None)
+        if model is None:
+            # Never three at a time: the one before the last goes before the next comes.
+            self._keep_last(1)
+            model = self._load(artifact, deadline, survived)
+        else:
+            survived()
+        self._loaded[upload] = model
+        self._keep_last(2)
+        return replace(
+            model,
+            version=artifact.version,
+            identity=artifact.identity,
+            source=artifact.source,
+            loaded_at=datetime.now(UTC),
+            load_ms=round(1000 * (time.perf_counter() - started), 3),
+        )
+
+    def _keep_last(self, count: int) -> None:
+        for upload in list(self._loaded)[:-count]:
+            self._loaded.pop(upload, None)
+
+    def _load(self, artifact: Artifact, deadline: float, survived: Callable[[], None]) -> LoadedModel:
         verdict = _known_of(artifact)
-        vetted = self._vet(artifact, verdict, deadline, survived or _nobody_asks)
+        vetted = self._vet(artifact, verdict, deadline, survived)
         engine, engine_reason = choose_engine(vetted, proven=verdict.proven)
         _remember(artifact, _Verdict(tried=True, proven=engine_reason is None))
         return LoadedModel(
@@ -66,7 +104,7 @@ class ModelLoader:
             classes=vetted.classes,
             library_mismatch=vetted.library_mismatch,
             loaded_at=datetime.now(UTC),
-            load_ms=round(1000 * (time.perf_counter() - started), 3),
+            load_ms=0.0,
         )
 
     def _vet(

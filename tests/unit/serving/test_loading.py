@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.models import WINE, Models
+from tests.models import WINE, Model, Models
 from wine_api.errors import ModelNotChecked, ModelRejected
 from wine_api.serving import files, loading
 from wine_api.serving.artifact import Artifact
@@ -56,6 +58,14 @@ def artifact(tmp_path: Path, models: Models) -> Artifact:
     )
 
 
+def another(artifact: Artifact, model: Model, folder: Path) -> Artifact:
+    """Return the artifact of *model*, without a card, in a place like that of *artifact*."""
+    path = folder / model.digest / "model.joblib"
+    path.parent.mkdir()
+    path.write_bytes(model.content)
+    return replace(artifact, path=path, digest=model.digest, card_text=None)
+
+
 def load(artifact: Artifact, survived: Callable[[], None] | None = None) -> LoadedModel:
     return ModelLoader(Policy(max_bytes=10_000_000)).load(artifact, time.monotonic() + 60.0, survived=survived)
 
@@ -73,6 +83,38 @@ def test_a_model_is_tried_once(trial, artifact):
 
     assert trial.held == 1
     assert again.engine.name == first.engine.name
+
+
+def test_to_go_back_to_the_model_before_nothing_is_loaded(trial, artifact, models, tmp_path):
+    loader, deadline = ModelLoader(Policy(max_bytes=10_000_000)), time.monotonic() + 60.0
+    other = another(artifact, models.sevens_and_eights, tmp_path)
+    first, second = loader.load(artifact, deadline), loader.load(other, deadline)
+    told: list[str] = []
+
+    again = loader.load(replace(artifact, version="1.0.1"), deadline, survived=lambda: told.append("survived"))
+
+    assert again.engine is first.engine
+    assert (again.version, second.engine is first.engine, told) == ("1.0.1", False, ["survived"])
+
+
+def test_the_same_bytes_with_another_card_are_vetted_again(trial, artifact):
+    loader, deadline = ModelLoader(Policy(max_bytes=10_000_000)), time.monotonic() + 60.0
+    loader.load(artifact, deadline)
+
+    with pytest.raises(ModelRejected) as refused:
+        loader.load(replace(artifact, card_text=b"{}"), deadline)
+
+    assert refused.value.gate == "card"
+
+
+def test_no_more_than_two_models_stay_in_memory(trial, artifact, models, tmp_path):
+    loader, deadline = ModelLoader(Policy(max_bytes=10_000_000)), time.monotonic() + 60.0
+    others = [another(artifact, model, tmp_path) for model in (models.sevens_and_eights, models.words)]
+    kept = [weakref.ref(loader.load(one, deadline).engine) for one in (artifact, *others)]
+
+    gc.collect()
+
+    assert [engine() is None for engine in kept] == [True, False, False]
 
 
 def test_a_model_is_tried_again_by_other_versions_of_the_libraries(trial, artifact, monkeypatch):
@@ -144,10 +186,6 @@ def test_the_bundled_model_needs_no_trial_with_the_libraries_that_wrote_it(trial
 
 
 def test_a_model_that_no_engine_covers_is_answered_by_scikit_learn_and_says_so(trial, artifact, models, tmp_path):
-    path = tmp_path / "other.joblib"
-    path.write_bytes(models.without_probabilities.content)
-    plain = replace(artifact, path=path, digest=models.without_probabilities.digest, card_text=None)
-
-    model = load(plain)
+    model = load(another(artifact, models.without_probabilities, tmp_path))
 
     assert (model.engine.name, model.engine_reason) == ("sklearn", "not_covered")
