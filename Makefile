@@ -72,7 +72,7 @@ lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench $(LOCK) --constraint requirements.lock --output-file requirements-bench.lock
 
-docs: $(VENV)/.development  ## Write docs/configuration.md and docs/model_card.schema.json from the code
+docs: $(VENV)/.development  ## Write the tables of docs/ (settings, metrics) and the model card's schema from the code
 	$(BIN)/python tools/write_docs.py
 
 redoc:  ## Fetch the newest ReDoc 2 into wine_api/static (needs npm's registry)

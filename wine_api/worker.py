@@ -21,8 +21,9 @@ from gunicorn.workers.gthread import ThreadWorker
 from wine_api import metrics
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
 from wine_api.config import InvalidSetting, Settings
-from wine_api.observability import logs
-from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, log_request, shortened, valid_request_id
+from wine_api.observability import logs, traces
+from wine_api.observability.request_log import RequestLog
+from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
 from wine_api.services import Services, services_of
 from wine_api.serving import files
 
@@ -44,10 +45,13 @@ def read_settings() -> Settings:
     """Return the settings, with the folders they name made, or say in one line why not and exit."""
     try:
         settings = Settings.from_environ()
+        if settings.traces and not traces.are_possible():
+            raise InvalidSetting("TRACES needs the extra otel: pip install 'wine-api[otel]'")
         files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
     except (InvalidSetting, OSError) as error:
         refuse_to_start(error)
     metrics.count_in_files(settings.state_folder / _METRICS)
+    logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
@@ -120,6 +124,9 @@ def post_fork(server: Any, worker: Any) -> None:
             server.wine_run.close()  # the lock stays the master's alone
         services = services_of(worker.app.wsgi())
         metrics.use_slot(services.fleet.join())
+        logs.begin_worker(services.metrics.log_lines_dropped.inc)
+        if services.settings.traces:
+            traces.begin(services.spans)
         services.refresher.start()
     except Exception:
         logger.exception("worker started without a model")
@@ -194,7 +201,7 @@ class Worker(ThreadWorker):
         if status == 500:
             logger.error("request failed", exc_info=exc, extra={"request_id": request.request_id})
         services_of(self.app.wsgi()).metrics.errors.labels(code).inc()
-        log_request(request)
+        RequestLog().write(request)
         body = problem_document(status, code, reason, detail, request.request_id)
         head = (
             f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM_MEDIA_TYPE}\r\n"

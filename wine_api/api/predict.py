@@ -54,12 +54,16 @@ def predict() -> ResponseReturnValue:
       errors: [ModelNotLoaded]
     """
     include = _include_probabilities()
-    body = read_body()
-    wine = read_wine(body)
-    if wine is None:
-        wine = _predict_request.load(parse(body))
-    predicted = get_services().predictions.predict(wine)
-    return json_response(_rows(predicted, include)[0] | _accounts(predicted))
+    services = get_services()
+    with services.spans.span("validate"):
+        body = read_body()
+        wine = read_wine(body)
+        if wine is None:
+            wine = _predict_request.load(parse(body))
+    with services.spans.span("predict"):
+        predicted = services.predictions.predict(wine)
+    with services.spans.span("respond"):
+        return json_response(_rows(predicted, include)[0] | _accounts(predicted))
 
 
 @blueprint.post("/predict/batch")
@@ -88,14 +92,17 @@ def predict_batch() -> ResponseReturnValue:
     """
     services = get_services()
     include = _include_probabilities()
-    body = read_body()
-    wines = read_wines(body, services.settings.max_batch_rows)
-    if wines is None:
-        wines = _load_batch(parse(body), services.settings.max_batch_rows)
-    predicted = services.predictions.predict(wines)
-    services.metrics.batch_rows.observe(len(wines))
-    rows = _rows(predicted, include)
-    return json_response({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
+    with services.spans.span("validate"):
+        body = read_body()
+        wines = read_wines(body, services.settings.max_batch_rows)
+        if wines is None:
+            wines = _load_batch(parse(body), services.settings.max_batch_rows)
+    with services.spans.span("predict"):
+        predicted = services.predictions.predict(wines)
+        services.metrics.batch_rows.observe(len(wines))
+    with services.spans.span("respond"):
+        rows = _rows(predicted, include)
+        return json_response({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
 
 
 def _include_probabilities() -> bool:
@@ -140,8 +147,7 @@ def _rows(predicted: Predicted, include_probabilities: bool) -> list[dict[str, A
 def _accounts(predicted: Predicted) -> dict[str, Any]:
     """Return what the response says of how it came about, and note it for the log."""
     request_seen = observed(request.environ)
-    request_seen.model_version = predicted.model.version
-    request_seen.rows = len(predicted.answers.labels)
+    request_seen.predicted = predicted
     return {
         "model_version": predicted.model.version,
         "processing_time_ms": round(1000 * request_seen.seconds, 3),

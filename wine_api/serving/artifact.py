@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -77,6 +78,14 @@ class ModelCard:
     metrics: Mapping[str, Any]
     golden: GoldenRows
     document: Mapping[str, Any]
+
+    @property
+    def created_at(self) -> float | None:
+        """When the model was trained, in seconds since the epoch; None if the card has no such time."""
+        try:
+            return datetime.fromisoformat(self.document["created_at"]).timestamp()
+        except (KeyError, ValueError, OverflowError):
+            return None
 
     @classmethod
     def parse(cls, text: bytes) -> ModelCard:

@@ -26,6 +26,7 @@ class Predicted:
     """The answers of one request, all by one model. *warnings* has the warnings of each row that has any, by row."""
 
     model: LoadedModel
+    wines: Matrix
     answers: Answers
     warnings: dict[int, list[OutOfRange]]
 
@@ -46,7 +47,7 @@ class Predictions:
         started = time.perf_counter()
         answers = model.engine.predict(wines)
         self._metrics.count_answers(answers.labels, answers.confidences, time.perf_counter() - started)
-        return Predicted(model, answers, _out_of_range(model, wines))
+        return Predicted(model, wines, answers, _out_of_range(model, wines))
 
 
 def _out_of_range(model: LoadedModel, wines: Matrix) -> dict[int, list[OutOfRange]]:
