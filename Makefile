@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SAY := @test ! -t 2 || echo >&2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev smoke check lint types test unit integration e2e format lock docs redoc clean
+.PHONY: help install run dev smoke check lint types test unit integration e2e format bench profile lock docs redoc clean
 
 ##@ Start
 run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in production
@@ -56,10 +56,21 @@ format: $(VENV)/.development  ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+##@ Measure
+bench: $(VENV)/.bench  ## Layers, engines, and the service under load (needs wrk, WINE_DATA and half an hour of a quiet machine)
+	$(BIN)/python -m benchmarks.layers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.reloads
+
+profile: $(VENV)/.bench  ## Draw a flame graph of a worker under load: flame.svg
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m benchmarks.flame flame.svg
+
 ##@ Keep
 lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet pyproject.toml $(LOCK) --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench $(LOCK) --constraint requirements.lock --output-file requirements-bench.lock
 
 docs: $(VENV)/.development  ## Write the tables of docs/ (settings, metrics) and the model card's schema from the code
 	$(BIN)/python tools/write_docs.py
@@ -89,3 +100,8 @@ $(VENV)/.development: requirements-dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --editable .
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.bench: requirements-bench.lock | $(VENV)/.development
+	$(SAY) "Installing the locked dependencies of the benchmarks into $(VENV) (once) …"
+	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-bench.lock
+	@touch $@

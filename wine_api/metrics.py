@@ -248,6 +248,12 @@ class Metrics:
             registry=registry,
         )
         self.model_rollbacks = Counter("wine_model_rollbacks", "Rollbacks to the model before.", registry=registry)
+        self.engine_fallbacks = Counter(
+            "wine_engine_fallbacks",
+            "Models that a worker took into use without a faster engine, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self.log_lines_dropped = Counter(
             "wine_log_lines_dropped", "Log lines that nobody took in time.", registry=registry
         )
