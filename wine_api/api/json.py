@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Request, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from wine_api.errors import BodyTooLarge, InvalidJSON, MalformedBody, UnsupportedMediaType
 from wine_api.services import get_services
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 MEDIA_TYPE = "application/json"
 _DEEPEST = 16
@@ -38,9 +41,9 @@ def init_app(app: Flask) -> None:
     app.json = StrictJSONProvider(app)
 
 
-def json_response(document: Any) -> Response:
-    """Return the answer that *document*, made of plain values, is written in."""
-    return Response(orjson.dumps(document), content_type=MEDIA_TYPE)
+def dump(document: Any) -> bytes:
+    """Return *document*, made of plain values, as JSON."""
+    return orjson.dumps(document)
 
 
 def read_json() -> Any:
@@ -48,7 +51,7 @@ def read_json() -> Any:
 
     Raises what `read_body` and `parse` raise.
     """
-    return parse(read_body())
+    return parse(read_body(request.environ, get_services().settings.max_body_bytes))
 
 
 def read_optional_json() -> Any:
@@ -57,41 +60,40 @@ def read_optional_json() -> Any:
     return read_json() if has_body else {}
 
 
-def read_body() -> bytes:
-    """Return the body of the current request, which must be announced as JSON.
+def read_body(environ: WSGIEnvironment, most_bytes: int) -> bytes:
+    """Return the body of the request in *environ*, which must be announced as JSON.
 
     Raises `UnsupportedMediaType`, `BodyTooLarge` (before anything is read, if the length is told) or `MalformedBody`.
     """
-    environ = request.environ
     if environ.get("CONTENT_TYPE") != MEDIA_TYPE or "HTTP_CONTENT_ENCODING" in environ:
-        _check_media_type()
-    longest = get_services().settings.max_body_bytes
+        _check_media_type(Request(environ))
     told = environ.get("CONTENT_LENGTH", "")
     length = int(told) if told.isdecimal() and "HTTP_TRANSFER_ENCODING" not in environ else None
-    too_large = f"The body may have at most {longest} bytes."
-    if (length or 0) > longest:
+    too_large = f"The body may have at most {most_bytes} bytes."
+    if (length or 0) > most_bytes:
         raise BodyTooLarge(too_large)
     try:
-        body = _read_untold(longest) if length is None else environ["wsgi.input"].read(length)
+        body = _read_untold(environ, most_bytes) if length is None else environ["wsgi.input"].read(length)
     except RequestEntityTooLarge as error:
         raise BodyTooLarge(too_large) from error
     except Exception as error:
         # The server below raises errors of its own for broken chunks; which ones is its affair.
         raise MalformedBody("The body broke off, or its chunks are malformed.") from error
-    if len(body) > longest:
+    if len(body) > most_bytes:
         raise BodyTooLarge(too_large)
     if len(body) < (length or 0):
         raise MalformedBody("The body ended before its Content-Length.")
     return body
 
 
-def _read_untold(longest: int) -> bytes:
+def _read_untold(environ: WSGIEnvironment, most_bytes: int) -> bytes:
     # One more than is allowed: where there is no Content-Length, Werkzeug cuts a body at the limit without a word.
-    request.max_content_length = longest + 1
-    return request.get_data(cache=False)
+    untold = Request(environ)
+    untold.max_content_length = most_bytes + 1
+    return untold.get_data(cache=False)
 
 
-def _check_media_type() -> None:
+def _check_media_type(request: Request) -> None:
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     if request.mimetype != MEDIA_TYPE or charset not in ("utf-8", "utf8"):
         raise UnsupportedMediaType("Send the body as application/json in UTF-8.")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, request
+from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from wine_api.api.json import json_response, parse, read_body
+from wine_api.api.json import MEDIA_TYPE, dump, parse, read_body
 from wine_api.errors import BatchTooLarge, Fault, InvalidRequest
 from wine_api.observability.requests import observed
 from wine_api.schemas.predictions import PredictBatchRequest, PredictRequest
 from wine_api.schemas.well_formed import read_wine, read_wines
-from wine_api.services import get_services
+from wine_api.services import Services, get_services
 from wine_api.serving.predictions import Predicted
 from wine_api.serving.wine import FEATURE_COUNT, Matrix
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 blueprint = Blueprint("predict", __name__)
 
@@ -53,17 +56,14 @@ def predict() -> ResponseReturnValue:
                 prediction_with_warning: prediction_with_warning
       errors: [ModelNotLoaded]
     """
+    services, environ = get_services(), request.environ
     include = _include_probabilities()
-    services = get_services()
     with services.spans.span("validate"):
-        body = read_body()
+        body = read_body(environ, services.settings.max_body_bytes)
         wine = read_wine(body)
         if wine is None:
             wine = _predict_request.load(parse(body))
-    with services.spans.span("predict"):
-        predicted = services.predictions.predict(wine)
-    with services.spans.span("respond"):
-        return json_response(_rows(predicted, include)[0] | _accounts(predicted))
+    return _response(answer_for_one(environ, services, wine, include))
 
 
 @blueprint.post("/predict/batch")
@@ -90,19 +90,42 @@ def predict_batch() -> ResponseReturnValue:
           content: {application/json: {schema: PredictBatchResponse, examples: {batch: batch}}}
       errors: [BatchTooLarge, ModelNotLoaded]
     """
-    services = get_services()
+    services, environ = get_services(), request.environ
     include = _include_probabilities()
     with services.spans.span("validate"):
-        body = read_body()
+        body = read_body(environ, services.settings.max_body_bytes)
         wines = read_wines(body, services.settings.max_batch_rows)
         if wines is None:
             wines = _load_batch(parse(body), services.settings.max_batch_rows)
+    return _response(answer_for_many(environ, services, wines, include))
+
+
+def answer_for_one(environ: WSGIEnvironment, services: Services, wine: Matrix, include_probabilities: bool) -> bytes:
+    """Return the answer to the request in *environ*, for *wine*, shape (1, 11).
+
+    Raises `ModelNotLoaded`.
+    """
+    with services.spans.span("predict"):
+        predicted = services.predictions.predict(wine)
+    with services.spans.span("respond"):
+        return dump(_rows(predicted, include_probabilities)[0] | _accounts(predicted, environ))
+
+
+def answer_for_many(environ: WSGIEnvironment, services: Services, wines: Matrix, include_probabilities: bool) -> bytes:
+    """Return the answer to the request in *environ*, for *wines*, shape (rows, 11).
+
+    Raises `ModelNotLoaded`.
+    """
     with services.spans.span("predict"):
         predicted = services.predictions.predict(wines)
         services.metrics.batch_rows.observe(len(wines))
     with services.spans.span("respond"):
-        rows = _rows(predicted, include)
-        return json_response({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
+        rows = _rows(predicted, include_probabilities)
+        return dump({"predictions": rows, "batch_size": len(rows), **_accounts(predicted, environ)})
+
+
+def _response(content: bytes) -> Response:
+    return Response(content, content_type=MEDIA_TYPE)
 
 
 def _include_probabilities() -> bool:
@@ -144,9 +167,9 @@ def _rows(predicted: Predicted, include_probabilities: bool) -> list[dict[str, A
     return rows
 
 
-def _accounts(predicted: Predicted) -> dict[str, Any]:
+def _accounts(predicted: Predicted, environ: WSGIEnvironment) -> dict[str, Any]:
     """Return what the response says of how it came about, and note it for the log."""
-    request_seen = observed(request.environ)
+    request_seen = observed(environ)
     request_seen.predicted = predicted
     return {
         "model_version": predicted.model.version,

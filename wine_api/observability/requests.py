@@ -101,7 +101,7 @@ class RequestObserver:
             exc_info: tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None = None,
         ) -> Any:
             request.status = int(status[:3])
-            request.route = _route(environ)
+            request.route = request.route or _route(environ)
             # Now, not at the end: who has the answer and asks for the metrics finds it counted.
             request.outcome = self._metrics.count(
                 request.counted_method, request.route, request.status, request.seconds
