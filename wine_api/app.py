@@ -15,6 +15,6 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     app = Flask("wine_api", static_folder=None)
     use_services(app, services)
     observability.init_app(app, services.metrics, services.response_times)
-    security.init_app(app, services.settings)
+    security.init_app(app, services.settings, services.metrics)
     api.init_app(app, services.settings)
     return app

@@ -160,6 +160,11 @@ class Metrics:
             registry=registry,
         )
         self.model_rollbacks = Counter("wine_model_rollbacks", "Rollbacks to the model before.", registry=registry)
+        self.rate_limit_fallbacks = Counter(
+            "wine_rate_limit_fallbacks",
+            "Requests that were counted by the host alone, or not at all, as Redis or the host's counters were away.",
+            registry=registry,
+        )
         self._host: list[Collector] = [_ProcessCollector()]
 
     def ask_host(self, ask: Callable[[], HostGauges]) -> None:

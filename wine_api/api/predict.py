@@ -11,6 +11,7 @@ from wine_api.api.json import read_json
 from wine_api.errors import BatchTooLarge, Fault, InvalidRequest
 from wine_api.observability.requests import observed
 from wine_api.schemas.predictions import PredictBatchRequest, PredictBatchResponse, PredictRequest, PredictResponse
+from wine_api.security.guard import admit_rows
 from wine_api.services import get_services
 from wine_api.serving.predictions import Predicted
 from wine_api.serving.wine import FEATURE_COUNT
@@ -35,7 +36,7 @@ def predict() -> ResponseReturnValue:
     post:
       operationId: predict
       tags: [predictions]
-      parameters: [include, X-Request-ID]
+      parameters: [include, X-Request-ID, X-Request-Deadline-Ms]
       requestBody:
         required: true
         content:
@@ -56,6 +57,7 @@ def predict() -> ResponseReturnValue:
     """
     include = _include_probabilities()
     wine = _predict_request.load(read_json())
+    admit_rows(1)
     predicted = get_services().predictions.predict(wine)
     return _predict_response.dump({**_rows(predicted, include)[0], **_accounts(predicted)})
 
@@ -71,7 +73,7 @@ def predict_batch() -> ResponseReturnValue:
     post:
       operationId: predict_batch
       tags: [predictions]
-      parameters: [include, X-Request-ID]
+      parameters: [include, X-Request-ID, X-Request-Deadline-Ms]
       requestBody:
         required: true
         content:
@@ -88,6 +90,7 @@ def predict_batch() -> ResponseReturnValue:
     body = read_json()
     _refuse_large_batch(body, get_services().settings.max_batch_rows)
     wines = _batch_request.load(body)
+    admit_rows(len(wines))
     predicted = get_services().predictions.predict(wines)
     get_services().metrics.batch_rows.observe(len(wines))
     rows = _rows(predicted, include)

@@ -47,6 +47,7 @@ class ObservedRequest:
     model_version: str | None = None
     rows: int | None = None
     outcome: str | None = None
+    caller: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -70,6 +71,8 @@ def log_request(request: ObservedRequest) -> None:
         "duration_ms": round(1000 * request.seconds, 3),
         "client": request.client,
     }
+    if request.caller is not None:
+        fields["caller"] = request.caller
     if request.outcome is not None:
         fields |= {"outcome": request.outcome, "model_version": request.model_version, "rows": request.rows}
     logger.info("request", extra=fields)

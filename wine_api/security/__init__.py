@@ -1,15 +1,18 @@
-"""Who may say what: trusted proxies, and headers that keep browsers safe."""
+"""Who may call what, how much, and from where; and headers that keep browsers safe."""
 
 from __future__ import annotations
 
 from flask import Flask
 
 from wine_api.config import Settings
-from wine_api.security import headers
+from wine_api.metrics import Metrics
+from wine_api.security import cors, guard, headers
 from wine_api.security.proxies import TrustedProxies
 
 
-def init_app(app: Flask, settings: Settings) -> None:
+def init_app(app: Flask, settings: Settings, metrics: Metrics) -> None:
     """Protect *app*."""
     headers.init_app(app)
+    cors.init_app(app, settings.cors_origins)
+    guard.init_app(app, settings, metrics)
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]

@@ -1,0 +1,152 @@
+"""Who calls: by an API key, by a token, or by nothing but an address."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from wine_api.config import InvalidSetting, Settings
+from wine_api.errors import NotAllowed, NotAuthenticated
+from wine_api.security.access import ALL_SCOPES, Caller, Scope
+from wine_api.security.keys import InvalidKeyFile, KeyFile
+from wine_api.security.proxies import came_through_a_proxy
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from wine_api.security.tokens import Tokens
+
+_REALM = 'Bearer realm="wine-api"'
+_EVERYTHING_BUT_WRITING = ALL_SCOPES - {Scope.MODEL_WRITE}
+_THIS_HOST = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Authenticator(Protocol):
+    """Says who calls."""
+
+    def caller(self, environ: WSGIEnvironment) -> Caller:
+        """Return who sends the request in *environ*. Raises `NotAuthenticated`."""
+
+
+def build_authenticator(settings: Settings) -> Authenticator:
+    """Return what says who calls, as *settings* want it. Raises `InvalidSetting`."""
+    if settings.api_keys_file is None and settings.jwt_jwks is None:
+        return OpenDoor()
+    return Credentials(_key_file(settings), _tokens(settings))
+
+
+def _key_file(settings: Settings) -> KeyFile | None:
+    if settings.api_keys_file is None:
+        return None
+    keys = KeyFile(settings.api_keys_file, settings.state_folder / "api-keys.json")
+    try:
+        keys.require()
+    except InvalidKeyFile as error:
+        raise InvalidSetting(f"API_KEYS_FILE must be a file of API keys; {error}") from error
+    return keys
+
+
+def _tokens(settings: Settings) -> Tokens | None:
+    if settings.jwt_jwks is None:
+        return None
+    # Imported here: most installations have no identity provider.
+    from wine_api.security.tokens import Tokens
+
+    return Tokens.from_settings(settings)
+
+
+class OpenDoor:
+    """Nobody needs a key. Only who is on this host may change the model, as that changes what everyone gets."""
+
+    def caller(self, environ: WSGIEnvironment) -> Caller:
+        """Return the caller at an address."""
+        scopes = ALL_SCOPES if _is_on_this_host(environ) else _EVERYTHING_BUT_WRITING
+        return Caller(None, counted_as(environ), scopes)
+
+
+class Credentials:
+    """Everybody needs a key or a token."""
+
+    def __init__(self, keys: KeyFile | None, tokens: Tokens | None) -> None:
+        self._keys = keys
+        self._tokens = tokens
+
+    def caller(self, environ: WSGIEnvironment) -> Caller:
+        """Return who has the key or the token in *environ*. Raises `NotAuthenticated`."""
+        key = environ.get("HTTP_X_API_KEY")
+        token = None if key is not None else _bearer(environ.get("HTTP_AUTHORIZATION", ""))
+        presented = key if key is not None else token
+        if presented is None:
+            raise NotAuthenticated("Send an API key as X-API-Key, or a key or token as Authorization: Bearer.", _REALM)
+        caller = None if self._keys is None else self._keys.ring().find(presented, time.time())
+        if caller is None and token is not None and self._tokens is not None:
+            caller = self._tokens.find(token)
+        if caller is None:
+            raise NotAuthenticated(
+                "The API key or token is unknown, expired or revoked.", f'{_REALM}, error="invalid_token"'
+            )
+        return caller
+
+
+def require_scope(caller: Caller, scope: Scope) -> None:
+    """Raise `NotAllowed` unless *caller* has *scope*."""
+    if scope in caller.scopes:
+        return
+    challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'
+    if caller.name is None:
+        raise NotAllowed("Where no API keys are set up, only callers on the same host may do this.", scope, challenge)
+    raise NotAllowed(f"The API key or token does not have the scope {scope}.", scope, challenge)
+
+
+def _bearer(header: str) -> str | None:
+    scheme, _, token = header.partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def counted_as(environ: WSGIEnvironment) -> str:
+    """Return what the rate limits count the address of *environ* as."""
+    return _network_of(environ.get("REMOTE_ADDR", ""))
+
+
+@lru_cache(maxsize=4096)
+def _network_of(address: str) -> str:
+    # Who has one address of IPv6 has as many as they like: their network is what can be counted.
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return "address unknown"
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found
+    return f"address {found if found.version == 4 else ipaddress.ip_network((found, 64), strict=False)}"
+
+
+def _is_on_this_host(environ: WSGIEnvironment) -> bool:
+    """Whether a program on this host sends the request, on its own behalf.
+
+    Not if it came through a proxy, whatever that says: a proxy on this host would make everybody local. And not if a
+    web page has it sent from a browser on this host: its origin, or the name that it calls this host by, tells.
+    """
+    return (
+        _is_loopback(environ.get("REMOTE_ADDR", ""))
+        and not came_through_a_proxy(environ)
+        and _names_this_host(f"//{environ.get('HTTP_HOST', 'localhost')}")
+        and _names_this_host(environ.get("HTTP_ORIGIN", "http://localhost"))
+        and environ.get("HTTP_SEC_FETCH_SITE", "none") in ("none", "same-origin")
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _names_this_host(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname in _THIS_HOST
+    except ValueError:
+        return False
