@@ -165,6 +165,12 @@ class Metrics:
             "Requests that were counted by the host alone, or not at all, as Redis or the host's counters were away.",
             registry=registry,
         )
+        self.engine_fallbacks = Counter(
+            "wine_engine_fallbacks",
+            "Models that a worker took into use without a faster engine, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self._host: list[Collector] = [_ProcessCollector()]
 
     def ask_host(self, ask: Callable[[], HostGauges]) -> None:

@@ -45,6 +45,7 @@ def show() -> ResponseReturnValue:
         **model_in_use(model, host),
         "generation": host.generation,
         "source": model.source,
+        "engine_reason": model.engine_reason,
         "features": _features(model.card),
         "classes": model.classes,
         "metrics": None if model.card is None else model.card.metrics,
