@@ -356,6 +356,11 @@ class Settings:
         return settings
 
     @property
+    def is_open(self) -> bool:
+        """Whether nobody needs an API key or a token."""
+        return self.api_keys_file is None and self.jwt_jwks is None
+
+    @property
     def state_folder(self) -> Path:
         """`STATE_DIR`, or its default, which is told apart by port so that two instances do not share it."""
         return self.state_dir or _private_folder(f"state-{self.port}")

@@ -132,14 +132,13 @@ _OTHER_PROBLEM = "Any other problem, such as 405 `method_not_allowed`."
 
 def write_document(app: Flask, settings: Settings) -> dict[str, Any]:
     """Write the document of all routes of *app* that answer to an operation."""
-    is_open = settings.api_keys_file is None and settings.jwt_jwks is None
     spec = APISpec(
         title=settings.api_title,
         version=settings.api_version,
         openapi_version="3.1.0",
         info={"description": _DESCRIPTION.strip(), "license": {"name": "MIT License"}},
         servers=[{"url": EXAMPLE_URL}],
-        plugins=[FlaskPlugin(), _OperationsPlugin(is_open=is_open), _SchemasPlugin(settings.max_batch_rows)],
+        plugins=[FlaskPlugin(), _OperationsPlugin(is_open=settings.is_open), _SchemasPlugin(settings.max_batch_rows)],
     )
     for tag, description in _TAGS.items():
         spec.tag({"name": tag, "description": description})
@@ -170,7 +169,9 @@ def _add_shared_parts(spec: APISpec) -> None:
 class _OperationsPlugin(BasePlugin):
     """Completes operations with what need not be repeated in each docstring.
 
-    Where *is_open*, nobody needs a key. The summary is the docstring's first line, and the description its other paragraphs. `errors` in the docstring
+    Where *is_open*, nobody needs a key.
+
+    The summary is the docstring's first line, and the description its other paragraphs. `errors` in the docstring
     names the classes of errors.py that the operation can end with, besides those that any request can meet.
     """
 

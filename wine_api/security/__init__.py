@@ -7,7 +7,12 @@ from flask import Flask
 from wine_api.config import Settings
 from wine_api.metrics import Metrics
 from wine_api.security import cors, guard, headers
+from wine_api.security.auth import LAST_GOOD_KEYS
 from wine_api.security.proxies import TrustedProxies
+from wine_api.security.rate_limit import COUNTERS_FILE
+
+# What the workers of a run keep in STATE_DIR; the next run begins without.
+HOST_FILES = (LAST_GOOD_KEYS, COUNTERS_FILE)
 
 
 def init_app(app: Flask, settings: Settings, metrics: Metrics) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from wine_api.security.tokens import Tokens
 
+LAST_GOOD_KEYS = "api-keys.json"  # in STATE_DIR
 _REALM = 'Bearer realm="wine-api"'
 _EVERYTHING_BUT_WRITING = ALL_SCOPES - {Scope.MODEL_WRITE}
 _THIS_HOST = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -33,7 +34,7 @@ class Authenticator(Protocol):
 
 def build_authenticator(settings: Settings) -> Authenticator:
     """Return what says who calls, as *settings* want it. Raises `InvalidSetting`."""
-    if settings.api_keys_file is None and settings.jwt_jwks is None:
+    if settings.is_open:
         return OpenDoor()
     return Credentials(_key_file(settings), _tokens(settings))
 
@@ -41,7 +42,7 @@ def build_authenticator(settings: Settings) -> Authenticator:
 def _key_file(settings: Settings) -> KeyFile | None:
     if settings.api_keys_file is None:
         return None
-    keys = KeyFile(settings.api_keys_file, settings.state_folder / "api-keys.json")
+    keys = KeyFile(settings.api_keys_file, settings.state_folder / LAST_GOOD_KEYS)
     try:
         keys.require()
     except InvalidKeyFile as error:
@@ -132,8 +133,8 @@ def _is_on_this_host(environ: WSGIEnvironment) -> bool:
     return (
         _is_loopback(environ.get("REMOTE_ADDR", ""))
         and not came_through_a_proxy(environ)
-        and _names_this_host(f"//{environ.get('HTTP_HOST', 'localhost')}")
-        and _names_this_host(environ.get("HTTP_ORIGIN", "http://localhost"))
+        and _may_name_this_host(_host_of(f"//{environ.get('HTTP_HOST', 'localhost')}"))
+        and _host_of(environ.get("HTTP_ORIGIN", "http://localhost")) in _THIS_HOST
         and environ.get("HTTP_SEC_FETCH_SITE", "none") in ("none", "same-origin")
     )
 
@@ -145,8 +146,12 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _names_this_host(url: str) -> bool:
+def _may_name_this_host(host: str) -> bool:
+    return host in _THIS_HOST or host.replace("-", "").isalnum()  # no name of the internet is without a dot
+
+
+def _host_of(url: str) -> str:
     try:
-        return urlsplit(url).hostname in _THIS_HOST
+        return urlsplit(url).hostname or ""
     except ValueError:
-        return False
+        return ""
