@@ -58,6 +58,8 @@ class _Refusing(click.Group):
 def _reason(error: Exception) -> str:
     if isinstance(error, ModelRejected):
         return f"The gate {error.gate} refuses the model ({error.reason}). {error.detail}"
+    if isinstance(error, api_keys.InvalidKeyFile):
+        return f"The file of API keys cannot be used: {error}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -336,8 +338,8 @@ def _promotion_of(version: str, place: str) -> str:
 def keys(ctx: click.Context, output: Path, private_key: Path | None, public_key: Path | None) -> None:
     """Make a pair of keys to sign models with; or, with a COMMAND, manage the API keys of callers.
 
-    Without a command: ed25519. The private key is for `wine-api publish --key`, and only its owner can read it. The public key is for the services.
-    No file is ever overwritten.
+    Without a command: ed25519. The private key is for `wine-api publish --key`, and only its owner can read it. The
+    public key is for the services. No file is ever overwritten.
     """
     if ctx.invoked_subcommand is not None:
         if any(ctx.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ctx.params):
@@ -366,7 +368,14 @@ _key_file = click.option(
 
 @keys.command("create")
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice([*Scope]), help="What it allows.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="What it allows.",
+)
 @click.option("--days", type=click.IntRange(1, 3660), help="For how many days it is valid; for ever, unless given.")
 @_key_file
 def create_api_key(name: str, scopes: tuple[str, ...], days: int | None, file: Path | None) -> None:

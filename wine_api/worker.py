@@ -28,6 +28,7 @@ from wine_api.errors import Overloaded
 from wine_api.observability import logs
 from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, log_request, shortened, valid_request_id
 from wine_api.security import HOST_FILES, deadline, overload
+from wine_api.security.auth import build_authenticator
 from wine_api.services import Services, services_of
 from wine_api.serving import files
 
@@ -49,6 +50,7 @@ def read_settings() -> Settings:
     """Return the settings, with the folders they name made, or say in one line why not and exit."""
     try:
         settings = Settings.from_environ()
+        build_authenticator(settings)  # whether the keys can be read is found out here, where one line says why not
         files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
     except (InvalidSetting, OSError) as error:
         refuse_to_start(error)

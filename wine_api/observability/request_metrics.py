@@ -6,7 +6,7 @@ from flask import Flask, Response, request
 from prometheus_flask_exporter import PrometheusMetrics
 
 from wine_api.metrics import Metrics
-from wine_api.observability.requests import observed
+from wine_api.observability.requests import CALLER, observed
 
 _PREDICTING = {"predict.predict": "predict", "predict.predict_batch": "predict_batch"}
 
@@ -25,6 +25,7 @@ def init_app(app: Flask, metrics: Metrics) -> None:
 
     @app.after_request
     def note_outcome(response: Response) -> Response:
+        observed(request.environ).caller = request.environ.get(CALLER)
         endpoint = _PREDICTING.get(request.endpoint or "")
         if endpoint is not None:
             outcome = _outcome(response.status_code)

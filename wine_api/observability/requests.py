@@ -27,6 +27,7 @@ REQUEST_ID_HEADER = "X-Request-ID"
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
 _LONGEST_PATH = 300
 _ENVIRON_KEY = "wine_api.request"
+CALLER = "wine_api.caller"  # in the environ: whose key or token it was, if the guard knows
 
 # Another method is seen as this one: a label of a metric must not be what a caller makes up.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})

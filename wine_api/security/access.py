@@ -15,9 +15,6 @@ class Scope(StrEnum):
     METRICS = "metrics"
 
 
-ALL_SCOPES = frozenset(Scope)
-
-
 @dataclass(frozen=True, slots=True)
 class Access:
     """The conditions of one route.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from wine_api.config import InvalidSetting, Settings
 from wine_api.errors import NotAllowed, NotAuthenticated
-from wine_api.security.access import ALL_SCOPES, Caller, Scope
+from wine_api.security.access import Caller, Scope
 from wine_api.security.keys import InvalidKeyFile, KeyFile
 from wine_api.security.proxies import came_through_a_proxy
 
@@ -21,22 +21,14 @@ if TYPE_CHECKING:
 
 LAST_GOOD_KEYS = "api-keys.json"  # in STATE_DIR
 _REALM = 'Bearer realm="wine-api"'
-_EVERYTHING_BUT_WRITING = ALL_SCOPES - {Scope.MODEL_WRITE}
 _THIS_HOST = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class Authenticator(Protocol):
-    """Says who calls."""
-
-    def caller(self, environ: WSGIEnvironment) -> Caller:
-        """Return who sends the request in *environ*. Raises `NotAuthenticated`."""
-
-
-def build_authenticator(settings: Settings) -> Authenticator:
-    """Return what says who calls, as *settings* want it. Raises `InvalidSetting`."""
+def build_authenticator(settings: Settings) -> Authenticator | None:
+    """Return what says who calls, or None where nobody needs a key. Raises `InvalidSetting`."""
     if settings.is_open:
-        return OpenDoor()
-    return Credentials(_key_file(settings), _tokens(settings))
+        return None
+    return Authenticator(_key_file(settings), _tokens(settings))
 
 
 def _key_file(settings: Settings) -> KeyFile | None:
@@ -59,17 +51,8 @@ def _tokens(settings: Settings) -> Tokens | None:
     return Tokens.from_settings(settings)
 
 
-class OpenDoor:
-    """Nobody needs a key. Only who is on this host may change the model, as that changes what everyone gets."""
-
-    def caller(self, environ: WSGIEnvironment) -> Caller:
-        """Return the caller at an address."""
-        scopes = ALL_SCOPES if _is_on_this_host(environ) else _EVERYTHING_BUT_WRITING
-        return Caller(None, counted_as(environ), scopes)
-
-
-class Credentials:
-    """Everybody needs a key or a token."""
+class Authenticator:
+    """Says who calls, by the key or the token that everybody needs."""
 
     def __init__(self, keys: KeyFile | None, tokens: Tokens | None) -> None:
         self._keys = keys
@@ -92,14 +75,19 @@ class Credentials:
         return caller
 
 
-def require_scope(caller: Caller, scope: Scope) -> None:
-    """Raise `NotAllowed` unless *caller* has *scope*."""
-    if scope in caller.scopes:
-        return
-    challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'
-    if caller.name is None:
-        raise NotAllowed("Where no API keys are set up, only callers on the same host may do this.", scope, challenge)
-    raise NotAllowed(f"The API key or token does not have the scope {scope}.", scope, challenge)
+def refusal_of(scope: Scope) -> NotAllowed:
+    """Return what is said to who has a key or a token, but not *scope*."""
+    return NotAllowed(f"The API key or token does not have the scope {scope}.", scope, _challenge(scope))
+
+
+def refusal_of_others(scope: Scope) -> NotAllowed:
+    """Return what is said to who is not on this host, where that is what *scope* takes."""
+    detail = "Where no API keys are set up, only programs on the same host may do this."
+    return NotAllowed(detail, scope, _challenge(scope))
+
+
+def _challenge(scope: Scope) -> str:
+    return f'{_REALM}, error="insufficient_scope", scope="{scope}"'
 
 
 def _bearer(header: str) -> str | None:
@@ -124,7 +112,7 @@ def _network_of(address: str) -> str:
     return f"address {found if found.version == 4 else ipaddress.ip_network((found, 64), strict=False)}"
 
 
-def _is_on_this_host(environ: WSGIEnvironment) -> bool:
+def is_on_this_host(environ: WSGIEnvironment) -> bool:
     """Whether a program on this host sends the request, on its own behalf.
 
     Not if it came through a proxy, whatever that says: a proxy on this host would make everybody local. And not if a

@@ -25,12 +25,14 @@ def deadline_of(environ: WSGIEnvironment, default_seconds: float) -> float | Non
     Callers may ask for less than *default_seconds*, not for more; 0 of those is no limit. Raises `InvalidRequest`.
     """
     asked = environ.get(_ENVIRON_HEADER)
-    if asked is None and not default_seconds:
+    if asked is not None:
+        seconds = min(_seconds(asked), default_seconds or _LONGEST_MS)
+    elif default_seconds:
+        seconds = default_seconds
+    else:
         return None
-    limits = [] if asked is None else [_seconds(asked)]
-    limits += [default_seconds] if default_seconds else []
     arrived = arrived_at.get()
-    return (time.monotonic() if arrived is None else arrived) + min(limits)
+    return (time.monotonic() if arrived is None else arrived) + seconds
 
 
 def _seconds(asked: str) -> float:

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, current_app, request
 from werkzeug.exceptions import NotFound
 
-from wine_api.config import Settings
 from wine_api.errors import NotAuthenticated
-from wine_api.metrics import Metrics
 from wine_api.security import deadline
-from wine_api.security.access import Access, Caller, Scope
-from wine_api.security.auth import Authenticator, build_authenticator, counted_as, require_scope
-from wine_api.security.rate_limit import RateLimits, Standing, build_rate_limits
+from wine_api.security.access import Access, Scope
+from wine_api.security.auth import Authenticator, counted_as, is_on_this_host, refusal_of, refusal_of_others
+from wine_api.security.rate_limit import RateLimits
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 _EXTENSION = "guard"
-_ADMITTED = "wine_api.admitted"
-
-
-@dataclass(slots=True)
-class _Admitted:
-    """What the guard knows of a request that it let through, or would not."""
-
-    deadline: float | None = None
-    caller: Caller | None = None
-    standing: Standing = field(default_factory=Standing)
+# What the guard leaves in the environ: for the log, and for itself when it comes to rows.
+_CALLER = "wine_api.caller"
+_COUNTED_AS = "wine_api.counted_as"
+_DEADLINE = "wine_api.deadline"
 
 
 class Guard:
-    """Lets requests through to the routes that it was told of."""
+    """Lets requests through to the routes that it was told of.
 
-    def __init__(self, authenticator: Authenticator, limits: RateLimits | None, deadline_seconds: float) -> None:
+    Without an *authenticator* nobody needs a key, without *limits* nothing is counted. Each request pays for what is
+    on, and for nothing else.
+    """
+
+    def __init__(self, authenticator: Authenticator | None, limits: RateLimits | None, deadline_seconds: float) -> None:
         self._authenticator = authenticator
         self._limits = limits
         self._deadline_seconds = deadline_seconds
@@ -50,62 +48,57 @@ class Guard:
     def check(self) -> None:
         """Raise unless the current request may go on to its view."""
         seen = request._get_current_object()  # type: ignore[attr-defined]  # each look through the proxy costs
-        endpoint = seen.endpoint
-        if endpoint is None:  # no such address, or method: Flask says so
+        if seen.url_rule is None:  # no such address, or method: Flask says so
             return
-        access = self._routes.get(endpoint)
+        access = self._routes.get(seen.url_rule.endpoint)
         if access is None:  # nobody has said who may call it
             raise NotFound
-        if access.scope is None and not access.limited:
-            return
         environ = seen.environ
-        admitted = environ[_ADMITTED] = _Admitted()
         if access.scope is Scope.PREDICT:
-            admitted.deadline = deadline.deadline_of(environ, self._deadline_seconds)
-            deadline.refuse_if_over(admitted.deadline)
-        admitted.caller = self._caller(environ, access, admitted.standing)
+            environ[_DEADLINE] = until = deadline.deadline_of(environ, self._deadline_seconds)
+            deadline.refuse_if_over(until)
+        if access.scope is not None:
+            self._require(access.scope, environ)
         if self._limits is not None and access.limited:
-            self._limits.take_request(admitted.caller.counted_as, admitted.standing)
+            self._count(self._limits, environ)
 
-    def _caller(self, environ: dict[str, object], access: Access, standing: Standing) -> Caller:
-        if access.scope is None:
-            return Caller(None, counted_as(environ), frozenset())
+    def _require(self, scope: Scope, environ: WSGIEnvironment) -> None:
+        if self._authenticator is None:
+            # Changing the model changes what everyone gets: that is for programs on this host.
+            if scope is Scope.MODEL_WRITE and not is_on_this_host(environ):
+                raise refusal_of_others(scope)
+            return
         try:
             caller = self._authenticator.caller(environ)
         except NotAuthenticated:
             if self._limits is not None:  # who guesses keys has an address
-                self._limits.take_request(counted_as(environ), standing)
+                self._count(self._limits, environ)
             raise
-        require_scope(caller, access.scope)
-        return caller
+        environ[_CALLER], environ[_COUNTED_AS] = caller.name, caller.counted_as
+        if scope not in caller.scopes:
+            raise refusal_of(scope)
+
+    @staticmethod
+    def _count(limits: RateLimits, environ: WSGIEnvironment) -> None:
+        if _COUNTED_AS not in environ:
+            environ[_COUNTED_AS] = counted_as(environ)
+        limits.take_request(environ[_COUNTED_AS], environ)
 
     def admit_rows(self, rows: int) -> None:
         """Let the model be asked for so many *rows*: the last step before it is.
 
         Raises `DeadlineExceeded` or `RateLimited`.
         """
-        admitted: _Admitted = request.environ[_ADMITTED]
-        deadline.refuse_if_over(admitted.deadline)
-        if self._limits is not None and admitted.caller is not None:
-            self._limits.take_rows(admitted.caller.counted_as, rows, admitted.standing)
-
-    def add_limit_headers(self, response: Response) -> Response:
-        """Tell the caller how it stands."""
-        admitted: _Admitted | None = request.environ.get(_ADMITTED)
-        if admitted is not None and self._limits is not None and (standing := str(admitted.standing)):
-            response.headers["RateLimit-Policy"] = self._limits.policy
-            response.headers["RateLimit"] = standing
-        return response
+        environ = request.environ
+        deadline.refuse_if_over(environ[_DEADLINE])
+        if self._limits is not None:
+            self._limits.take_rows(environ[_COUNTED_AS], rows, environ)
 
 
-def init_app(app: Flask, settings: Settings, metrics: Metrics) -> None:
-    """Guard the routes of *app*."""
-    limits = build_rate_limits(settings, metrics)
-    guard = Guard(build_authenticator(settings), limits, settings.request_deadline)
+def init_app(app: Flask, guard: Guard) -> None:
+    """Have *guard* look at each request of *app*."""
     app.extensions[_EXTENSION] = guard
     app.before_request(guard.check)
-    if limits is not None:
-        app.after_request(guard.add_limit_headers)
 
 
 def guard_of(app: Flask) -> Guard:
@@ -116,9 +109,3 @@ def guard_of(app: Flask) -> Guard:
 def admit_rows(rows: int) -> None:
     """Let the model be asked for so many *rows*, in the current request: the last step before it is."""
     guard_of(current_app).admit_rows(rows)
-
-
-def caller_name() -> str | None:
-    """Return whose key or token the current request came with, for the log."""
-    admitted: _Admitted | None = request.environ.get(_ADMITTED)
-    return None if admitted is None or admitted.caller is None else admitted.caller.name

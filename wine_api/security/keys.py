@@ -189,7 +189,7 @@ def _key(entry: Mapping[str, Any]) -> ApiKey:
     if len(digest) != 32:
         raise InvalidKeyFile(f"{position} has a sha256 of a wrong length")
     scopes = entry.get("scopes")
-    if not isinstance(scopes, list) or not scopes or not all(scope in set(Scope) for scope in scopes):
+    if not isinstance(scopes, list) or not scopes or not all(scope in [*Scope] for scope in scopes):
         raise InvalidKeyFile(f"{position} has no scopes, or one that there is not")
     return ApiKey(entry["name"], digest, frozenset(map(Scope, scopes)), _moment(entry.get("expires_at"), position))
 

@@ -37,7 +37,12 @@ class TrustedProxies:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, seen as its caller sent it."""
-        if not any(header in environ for header in _FORWARDED):
+        if not (  # spelled out, as a loop costs every request more than all that follows
+            "HTTP_X_FORWARDED_FOR" in environ
+            or "HTTP_X_FORWARDED_PROTO" in environ
+            or "HTTP_X_FORWARDED_HOST" in environ
+            or "HTTP_X_FORWARDED_PREFIX" in environ
+        ):
             return self._application(environ, start_response)
         environ[_CAME_THROUGH] = True  # the headers that say so may be gone in a moment
         if not _PLAIN_PREFIX.fullmatch(environ.get("HTTP_X_FORWARDED_PREFIX", "/-")):

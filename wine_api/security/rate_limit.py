@@ -6,28 +6,23 @@ import hashlib
 import logging
 import math
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from wine_api.config import Rate, Settings
 from wine_api.errors import RateLimited
 from wine_api.metrics import Metrics
 from wine_api.security.counters import Count, Counters, FallbackCounters, HostCounters, Name, RedisCounters
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 logger = logging.getLogger(__name__)
 
 COUNTERS_FILE = "limits"  # in STATE_DIR
 
 
-@dataclass(slots=True)
-class Standing:
-    """How a caller stands after a request: what the headers of its answer say of each limit, by the limit's name."""
-
-    requests: str | None = None
-    rows: str | None = None
-
-    def __str__(self) -> str:
-        return ", ".join(part for part in (self.requests, self.rows) if part is not None)
+STANDING = "wine_api.rate_limit"  # in the environ: what the RateLimit header of the answer will say
 
 
 class RateLimits:
@@ -42,12 +37,12 @@ class RateLimits:
         named = (("requests", requests), ("rows", rows))
         self.policy = ", ".join(f'"{name}";q={rate.amount};w={rate.seconds}' for name, rate in named if rate)
 
-    def take_request(self, counted_as: str, standing: Standing) -> None:
-        """Count a request of a caller. Raises `RateLimited`."""
+    def take_request(self, counted_as: str, environ: WSGIEnvironment) -> None:
+        """Count a request of a caller, and note in *environ* how it stands. Raises `RateLimited`."""
         if self._requests is None:
             return
         count = self._take("requests", counted_as, 1, self._requests)
-        standing.requests = _item("requests", self._requests, count)
+        environ[STANDING] = _item("requests", self._requests, count)
         if not count.taken:
             raise RateLimited(
                 f"At most {self._requests.amount} requests {_in_words(self._requests)} are answered.",
@@ -55,7 +50,7 @@ class RateLimits:
                 retry_after=_rounded_up(count.seconds_left),
             )
 
-    def take_rows(self, counted_as: str, rows: int, standing: Standing) -> None:
+    def take_rows(self, counted_as: str, rows: int, environ: WSGIEnvironment) -> None:
         """Count wines that a caller wants to have predicted: all of them or, if that is too many, none.
 
         Raises `RateLimited`.
@@ -63,7 +58,8 @@ class RateLimits:
         if self._rows is None:
             return
         count = self._take("rows", counted_as, rows, self._rows)
-        standing.rows = _item("rows", self._rows, count)
+        item, before = _item("rows", self._rows, count), environ.get(STANDING)
+        environ[STANDING] = f"{before}, {item}" if before else item
         if not count.taken:
             left = max(0, self._rows.amount - count.used)
             raise RateLimited(
