@@ -221,11 +221,11 @@ class Worker(ThreadWorker):
         if not self._has_data(conn):
             self._wait_for_data(conn)
         elif in_flight < self.cfg.threads:
-            self._submit(conn, self.tpool.submit)
+            self._submit(conn)
         elif overload.is_always_answered(beginning := _peek(conn.sock)):
-            self._submit(conn, self.tpool.submit_at_once)
+            self._submit_at_once(conn)
         elif in_flight < self._most_in_flight or not beginning:
-            self._submit(conn, self.tpool.submit)
+            self._submit(conn)
         else:
             self._refuse(conn, beginning)
 
@@ -240,10 +240,14 @@ class Worker(ThreadWorker):
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
-    def _submit(self, conn: Any, submit: Callable[..., Future[Any]]) -> None:
+    def _submit(self, conn: Any) -> None:
         self._in_flight += 1
-        done = submit(self.handle, conn)
+        done = self.tpool.submit(self.handle, conn)
         done.add_done_callback(lambda done: self.method_queue.defer(self._finish, conn, done))
+
+    def _submit_at_once(self, conn: Any) -> None:
+        done = self.tpool.submit_at_once(self.handle, conn)
+        done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def _finish(self, conn: Any, done: Future[Any]) -> None:
         self._in_flight -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -36,12 +37,14 @@ def filled(server: Server):
     """Keep the worker busy with one request and have another wait; yields both, which miss the end of their bodies."""
     with ExitStack() as connections:
         taken = []
-        for _ in range(2):
+        while len(taken) < 2:
             connection = connections.enter_context(server.connected())
             connection.sendall(HEAD + b"\r\n" + BODY[:-1])
             # Once this is answered, the worker has seen all that came before it.
             assert server.get("/health/live").status == 200
-            taken.append(connection)
+            # The request of the test before may be under way for a moment after its answer; then this one is refused.
+            if not select.select([connection], [], [], 0)[0]:
+                taken.append(connection)
         yield taken
         finish(taken)
 
@@ -80,9 +83,7 @@ def test_nothing_that_was_taken_is_lost(server: Server):
     assert server.post("/predict", {"features": WINE}).status == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/health", "/health/live", "/health/ready", "/metrics", "/metrics?name[]=wine_workers"]
-)
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics", "/metrics?name[]=wine"])
 def test_health_and_metrics_are_answered_all_the_same(server: Server, path):
     with filled(server):
         assert [server.get(path).status for _ in range(5)] == [200] * 5
@@ -122,9 +123,8 @@ def test_the_callers_request_id_is_kept(server: Server):
 
 
 def test_refusals_are_counted_and_logged_together(server: Server):
-    before = server.metric('wine_errors_total{code="overloaded"}')
-
     with filled(server):
+        before = server.metric('wine_errors_total{code="overloaded"}')
         refused(server, HEAD + b"\r\n" + BODY)
         after = server.metric('wine_errors_total{code="overloaded"}')
 
@@ -168,14 +168,11 @@ def test_a_request_id_in_a_body_does_not_count():
 
 
 def test_after_its_deadline_a_request_gets_no_model_work(client):
-    before = client.get("/metrics").text.count("\n")
-
     answer = client.post("/predict", json={"features": WINE}, headers={"X-Request-Deadline-Ms": "0"})
 
     assert answer.status_code == 503
     assert problem_in(answer)["code"] == "deadline_exceeded"
     assert int(answer.headers["Retry-After"]) >= 1
-    assert client.get("/metrics").text.count("\n") >= before
 
 
 @pytest.mark.parametrize("milliseconds", ["60000", "86400000"])
@@ -187,9 +184,9 @@ def test_before_its_deadline_a_request_is_answered(client, milliseconds):
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "soon", "86400001", "9" * 30, "٣", "1 2"], ids=ascii)
 def test_a_deadline_that_is_none_is_refused(client, text):
-    answer = client.post(
-        "/predict", json={"features": WINE}, headers={"X-Request-Deadline-Ms": text.encode().decode("latin-1")}
-    )
+    headers = {"X-Request-Deadline-Ms": text.encode().decode("latin-1")}
+
+    answer = client.post("/predict", json={"features": WINE}, headers=headers)
 
     assert answer.status_code == 422
     assert problem_in(answer)["errors"][0]["code"] == "invalid_parameter"

@@ -87,7 +87,7 @@ def test_a_key_ends_when_it_says(tmp_path):
     assert ring.find(key, end.timestamp()) is None
 
 
-@pytest.mark.parametrize("text", ["", "é", "wine_\x00", "\udcff", "\ud800", DIGEST, "x" * 1_000_000], ids=ascii)
+@pytest.mark.parametrize("text", ["", "é", "wine_\x00", "\udcff", DIGEST, "x" * 1_000_000], ids=ascii)
 def test_anything_else_is_no_key(text):
     assert KeyRing(parse_keys(written(GOOD))).find(text[:50] if text.startswith("x") else text, 0) is None
 
