@@ -179,14 +179,14 @@ class _Threads(ThreadPoolExecutor):
             self.waiting += change
 
 
-def _peek(sock: socket.socket, most_bytes: int = overload.MOST_BYTES) -> bytes:
-    """Return what has come so far, and leave it there."""
+def _peek(sock: socket.socket) -> bytes | None:
+    """Return what has come so far, and leave it there; None is nothing yet, and empty is that nothing will come."""
     try:
-        return sock.recv(most_bytes, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return sock.recv(overload.MOST_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
-        return b""
+        return None
     except OSError:
-        return b" "  # gone; whoever reads next finds out
+        return b""
 
 
 class Worker(ThreadWorker):
@@ -218,23 +218,30 @@ class Worker(ThreadWorker):
         """
         conn.arrived = time.monotonic()
         in_flight = self._in_flight - self.tpool.waiting
-        if not self._has_data(conn):
+        if in_flight < self.cfg.threads and (conn.initialized or conn.data_ready):
+            self._submit(conn)  # the usual way looks at nothing
+            return
+        beginning = _peek(conn.sock)
+        if beginning is None and not conn.initialized:
             self._wait_for_data(conn)
+        elif beginning == b"":
+            self._let_go(conn)
         elif in_flight < self.cfg.threads:
             self._submit(conn)
-        elif overload.is_always_answered(beginning := _peek(conn.sock)):
+        elif overload.is_always_answered(beginning or b""):
             self._submit_at_once(conn)
-        elif in_flight < self._most_in_flight or not beginning:
+        elif in_flight < self._most_in_flight or beginning is None:
             self._submit(conn)
         else:
             self._refuse(conn, beginning)
 
-    @staticmethod
-    def _has_data(conn: Any) -> bool:
-        # Whoever connects and says nothing must not take a thread that others need.
-        return conn.initialized or conn.data_ready or bool(_peek(conn.sock, 1))
+    def _let_go(self, conn: Any) -> None:
+        # The client has left: that must not wait for a turn, nor count as a request under way.
+        self.nr_conns -= 1
+        conn.close()
 
     def _wait_for_data(self, conn: Any) -> None:
+        # Whoever connects and says nothing must not take a thread that others need.
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.cfg.keepalive
         self.pending_conns.append(conn)
