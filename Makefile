@@ -15,14 +15,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SAY := @test ! -t 2 || echo >&2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev smoke check lint types test unit integration e2e fuzz format lock docs redoc clean
+.PHONY: help install run dev smoke check lint types test unit integration e2e fuzz format bench profile lock docs redoc clean
 
 ##@ Start
 run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in production
 	@$(VAR) $(GUNICORN)
 
 dev: $(VENV)/.runtime  ## The same with one worker that restarts when the code changes
-	@$(VAR) WEB_CONCURRENCY=1 WEB_RELOAD=yes $(GUNICORN)
+	@$(VAR) WEB_CONCURRENCY=1 WEB_RELOAD=yes LOG_FORMAT=$${LOG_FORMAT:-console} $(GUNICORN)
 
 install: $(VENV)/.development  ## Make the virtual environment with everything for development
 
@@ -61,12 +61,23 @@ format: $(VENV)/.development  ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+##@ Measure
+bench: $(VENV)/.bench  ## Layers, engines, and the service under load (needs wrk, WINE_DATA and half an hour of a quiet machine)
+	$(BIN)/python -m benchmarks.layers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.reloads
+
+profile: $(VENV)/.bench  ## Draw a flame graph of a worker under load: flame.svg
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m benchmarks.flame flame.svg
+
 ##@ Keep
 lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet pyproject.toml $(LOCK) --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench $(LOCK) --constraint requirements.lock --output-file requirements-bench.lock
 
-docs: $(VENV)/.development  ## Write docs/configuration.md and docs/model_card.schema.json from the code
+docs: $(VENV)/.development  ## Write the tables of docs/ (settings, metrics) and the model card's schema from the code
 	$(BIN)/python tools/write_docs.py
 
 redoc:  ## Fetch the newest ReDoc 2 into wine_api/static (needs npm's registry)
@@ -94,3 +105,8 @@ $(VENV)/.development: requirements-dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --editable .
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.bench: requirements-bench.lock | $(VENV)/.development
+	$(SAY) "Installing the locked dependencies of the benchmarks into $(VENV) (once) …"
+	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-bench.lock
+	@touch $@

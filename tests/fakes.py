@@ -69,8 +69,9 @@ class FakeLoader:
     loaded: list[str] = field(default_factory=list)
     fault: Exception | None = None
 
-    def load(self, artifact: Artifact, deadline: float, *, survived: Callable[[], None] = lambda: None) -> LoadedModel:
-        survived()
+    def load(self, artifact: Artifact, deadline: float, *, survived: Callable[[], None] | None = None) -> LoadedModel:
+        if survived is not None:
+            survived()
         self.loaded.append(artifact.version)
         if self.fault is not None:
             raise self.fault

@@ -122,6 +122,11 @@ class Server(Caller):
         self._output = output
 
     @property
+    def folder(self) -> Path:
+        """Where it keeps what it writes."""
+        return self._output.parent
+
+    @property
     def output(self) -> str:
         """All that was written to standard output and standard error."""
         return self._output.read_text()

@@ -1,22 +1,46 @@
-"""Write the parts of docs/ that the code knows best: docs/configuration.md and docs/model_card.schema.json."""
+"""Write what the code knows best: the tables of docs/, the model card's schema there, and the rules for Kubernetes."""
 
 import shutil
 from pathlib import Path
 
-from wine_api.config import settings_reference
+from wine_api.app import create_app
+from wine_api.config import Settings, settings_reference
+from wine_api.metrics import metrics_reference
+from wine_api.services import services_of
+
+RULE_HEAD = """\
+# Written by `make docs` from deploy/prometheus/*.rules.yml.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: wine-api
+spec:
+  groups:
+"""
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- settings: written by `make docs` -->\n", "<!-- end of settings -->\n"
 
 
-def write_settings() -> None:
-    """Put the table of settings between its marks."""
-    page = ROOT / "docs" / "configuration.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(before + BEGIN + "\n" + settings_reference() + "\n" + END + after)
+def write_table(page: Path, name: str, table: str) -> None:
+    """Put *table* between its marks."""
+    begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- end of {name} -->\n"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(before + begin + "\n" + table + "\n" + end + after)
+
+
+def prometheus_rule() -> str:
+    """Return the rules of Prometheus as the object that its Kubernetes operator takes."""
+    groups = []
+    for path in sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml")):
+        _, _, text = path.read_text().partition("groups:\n")
+        groups.append("".join(f"  {line}" if line.strip() else line for line in text.splitlines(keepends=True)))
+    return RULE_HEAD + "\n".join(groups)
 
 
 if __name__ == "__main__":
-    write_settings()
-    shutil.copy(ROOT / "wine_api" / "serving" / "model_card.schema.json", ROOT / "docs" / "model_card.schema.json")
+    docs = ROOT / "docs"
+    write_table(docs / "configuration.md", "settings", settings_reference())
+    write_table(docs / "metrics.md", "metrics", metrics_reference(services_of(create_app(Settings())).metrics))
+    (ROOT / "deploy/kubernetes/components/monitoring/prometheus-rule.yaml").write_text(prometheus_rule())
+    shutil.copy(ROOT / "wine_api" / "serving" / "model_card.schema.json", docs / "model_card.schema.json")

@@ -14,7 +14,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     services = services or build_services(settings or Settings.from_environ())
     app = Flask("wine_api", static_folder=None)
     use_services(app, services)
-    observability.init_app(app, services.metrics, services.response_times)
+    observability.init_app(app, services.settings, services.metrics, services.response_times, services.spans)
     security.init_app(app, services.settings, services.metrics)
     api.init_app(app, services.settings)
     return app

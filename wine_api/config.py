@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from wine_api import __version__
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Share = float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,23 @@ def _seconds(minimum: float) -> Callable[[str], float]:
         return number
 
     return parse
+
+
+def _share(text: str) -> float:
+    words = {"all": 1.0, "off": 0.0}
+    try:
+        share = words.get(text.lower()) if text.lower() in words else float(text)
+    except ValueError:
+        share = None
+    if share is None or not 0.0 <= share <= 1.0:
+        raise ValueError("all, off, or a share from 0 to 1")
+    return share
+
+
+def _log_format(text: str) -> str:
+    if text.lower() not in ("json", "console"):
+        raise ValueError("json or console")
+    return text.lower()
 
 
 def _yes_or_no(text: str) -> bool:
@@ -183,6 +201,25 @@ class Settings:
         "API_VERSION", __version__, _text, "The service's version, as shown.", shown="the package's version"
     )
     log_level: str = _setting("LOG_LEVEL", "INFO", _log_level, "The least severe level that is logged.")
+    log_format: str = _setting(
+        "LOG_FORMAT", "json", _log_format, "How log lines look: `json`, or `console` for people at a terminal."
+    )
+    log_predictions: Share = _setting(
+        "LOG_PREDICTIONS",
+        1.0,
+        _share,
+        "Whether the line of a request says what was predicted: `all`, `off`, or the share of requests that do.",
+        shown="`all`",
+    )
+    log_features: bool = _setting(
+        "LOG_FEATURES", False, _yes_or_no, "Whether such a line also holds what was measured; of a batch, ten wines."
+    )
+    traces: bool = _setting(
+        "TRACES",
+        False,
+        _yes_or_no,
+        "Send OpenTelemetry traces; needs the extra `otel`. OpenTelemetry's own `OTEL_…` variables say where.",
+    )
 
     aws_profile: str | None = _setting(
         "AWS_PROFILE",
@@ -382,6 +419,7 @@ _TYPES = {
     "float": "seconds",
     "bool": "yes or no",
     "Path": "folder",
+    "Share": "share",
     "tuple[str, ...]": "list",
     "tuple[Network, ...]": "list",
     "tuple[tuple[str, str], ...]": "list",

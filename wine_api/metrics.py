@@ -7,11 +7,13 @@ A label never holds a request id, a key or a path.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -20,10 +22,13 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 from wine_api import __version__
+
+Label = int | float | str
 
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _MODEL_SECONDS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -71,16 +76,92 @@ class HostGauges:
     """What is true of the whole host at one moment.
 
     *models* holds (version, digest, engine) of each model that a worker has in use: more than one only during a swap.
-    *loaded_at* is in seconds since the epoch. *store_up* is None before the first look.
+    Moments are in seconds since the epoch. *store_up* is None before the first look. *worker_memory* is in bytes, by
+    slot.
     """
 
-    models: Sequence[tuple[str, str, str]]
-    generation: int
-    loaded_at: float | None
-    stale: bool
-    workers: int
-    workers_converged: int
-    store_up: bool | None
+    models: Sequence[tuple[str, str, str]] = ()
+    generation: int = 0
+    loaded_at: float | None = None
+    created_at: float | None = None
+    stale: bool = False
+    workers: int = 0
+    workers_converged: int = 0
+    workers_configured: int = 0
+    worker_threads: int = 0
+    worker_memory: Mapping[int, int] = field(default_factory=dict)
+    store_up: bool | None = None
+    store_checked_at: float | None = None
+
+
+Samples = Mapping[tuple[str, ...], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _HostMetric:
+    """A gauge of the host: its *samples* by the values of its *labels*; what is None is not known yet, nor shown."""
+
+    name: str
+    doc: str
+    samples: Callable[[HostGauges], Samples]
+    labels: tuple[str, ...] = ()
+
+
+def _only(value: Callable[[HostGauges], float | None]) -> Callable[[HostGauges], Samples]:
+    """Return the samples of a metric without labels."""
+    return lambda host: {(): value(host)}
+
+
+_HOST_METRICS = (
+    _HostMetric(
+        "wine_model_info",
+        "The model in use; more than one during a swap.",
+        lambda host: dict.fromkeys(host.models, 1),
+        ("version", "digest", "engine"),
+    ),
+    _HostMetric(
+        "wine_model_generation",
+        "Counts the models that this host agreed on; 0 before the first.",
+        _only(lambda host: host.generation),
+    ),
+    _HostMetric(
+        "wine_model_loaded_timestamp_seconds", "When the model in use was loaded.", _only(lambda host: host.loaded_at)
+    ),
+    _HostMetric(
+        "wine_model_created_timestamp_seconds",
+        "When the model in use was trained, as its card says; absent without a card.",
+        _only(lambda host: host.created_at),
+    ),
+    _HostMetric(
+        "wine_model_stale",
+        "1 while the model comes from the cache and the store has not confirmed it.",
+        _only(lambda host: host.stale),
+    ),
+    _HostMetric("wine_workers", "Workers that are alive.", _only(lambda host: host.workers)),
+    _HostMetric(
+        "wine_workers_converged",
+        "Workers that have the model the host agreed on.",
+        _only(lambda host: host.workers_converged),
+    ),
+    _HostMetric(
+        "wine_workers_configured", "Workers that there should be.", _only(lambda host: host.workers_configured)
+    ),
+    _HostMetric(
+        "wine_worker_threads", "Requests that one worker works on at a time.", _only(lambda host: host.worker_threads)
+    ),
+    _HostMetric(
+        "wine_worker_resident_memory_bytes",
+        "Resident memory of each worker, by its slot; what workers share is in each.",
+        lambda host: {(str(slot),): size for slot, size in host.worker_memory.items()},
+        ("worker",),
+    ),
+    _HostMetric("wine_store_up", "1 if the store answered the last look.", _only(lambda host: host.store_up)),
+    _HostMetric(
+        "wine_store_checked_timestamp_seconds",
+        "When the store was last looked at.",
+        _only(lambda host: host.store_checked_at),
+    ),
+)
 
 
 class _HostCollector(Collector):
@@ -91,39 +172,46 @@ class _HostCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         host = self._ask()
-        info = GaugeMetricFamily(
-            "wine_model_info", "The model in use; more than one during a swap.", labels=("version", "digest", "engine")
-        )
-        for labels in host.models:
-            info.add_metric(labels, 1)
-        yield info
-        yield GaugeMetricFamily("wine_model_generation", "Counts the models that this host agreed on.", host.generation)
-        if host.loaded_at is not None:
-            yield GaugeMetricFamily(
-                "wine_model_loaded_timestamp_seconds", "When the model in use was loaded.", host.loaded_at
-            )
-        yield GaugeMetricFamily(
-            "wine_model_stale", "1 while the model comes from the cache and the store has not confirmed it.", host.stale
-        )
-        yield GaugeMetricFamily("wine_workers", "Workers that are alive.", host.workers)
-        yield GaugeMetricFamily(
-            "wine_workers_converged", "Workers that have the model the host agreed on.", host.workers_converged
-        )
-        if host.store_up is not None:
-            yield GaugeMetricFamily("wine_store_up", "1 if the store answered the last look.", host.store_up)
+        for metric in _HOST_METRICS:
+            family = GaugeMetricFamily(metric.name, metric.doc, labels=metric.labels)
+            for labels, value in metric.samples(host).items():
+                if value is not None:
+                    family.add_metric(labels, value)
+            if family.samples:
+                yield family
 
 
 class _ProcessCollector(Collector):
     """What never changes while the service runs."""
+
+    LABELS = ("version", "python", "scikit_learn")
 
     def __init__(self) -> None:
         self._started = time.time()
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("wine_start_time_seconds", "When the service started.", self._started)
-        build = GaugeMetricFamily("wine_build_info", "What runs.", labels=("version", "python", "scikit_learn"))
+        build = GaugeMetricFamily("wine_build_info", "What runs; always 1.", labels=self.LABELS)
         build.add_metric((__version__, platform.python_version(), installed_version("scikit-learn")), 1)
         yield build
+
+
+class _CountedCollector(Collector):
+    """The counters and histograms of all workers, from their files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        # The file of a worker that starts just now is empty for a moment, which prometheus_client cannot read.
+        files = [str(path) for path in self._folder.glob("*.db") if _size(path)]
+        return MultiProcessCollector.merge(files)
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):  # the gauges of a worker that is gone
+        return path.stat().st_size
+    return 0
 
 
 class Metrics:
@@ -171,6 +259,10 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self.log_lines_dropped = Counter(
+            "wine_log_lines_dropped", "Log lines that nobody took in time.", registry=registry
+        )
+        self._label_counters: dict[int | str, Counter] = {}
         self._host: list[Collector] = [_ProcessCollector()]
 
     def ask_host(self, ask: Callable[[], HostGauges]) -> None:
@@ -178,20 +270,25 @@ class Metrics:
         self._host.append(_HostCollector(ask))
 
     def count_answers(
-        self, labels: Iterable[object], confidences: npt.NDArray[np.float64] | None, seconds: float
+        self, labels: Sequence[Label], confidences: npt.NDArray[np.float64] | None, seconds: float
     ) -> None:
         """Count the predictions of one request, which spent *seconds* in the model."""
-        counts: dict[object, int] = {}
-        for label in labels:
-            counts[label] = counts.get(label, 0) + 1
-        for label, count in counts.items():
-            # A regressor's answers are endless; as a label they are worth their nearest grade.
-            name = str(round(label)) if isinstance(label, float) else str(label)
-            self.predicted_label.labels(name).inc(count)
-        self.prediction_rows.inc(sum(counts.values()))
+        if len(labels) == 1:
+            self._counter_of(_counted_as(labels[0])).inc()
+        else:
+            for label, count in collections.Counter(map(_counted_as, labels)).items():
+                self._counter_of(label).inc(count)
+        self.prediction_rows.inc(len(labels))
         self.model_seconds.observe(seconds)
         if confidences is not None:
             _observe_all(self.confidence, confidences)
+
+    def _counter_of(self, label: int | str) -> Counter:
+        # Looked up once: prometheus_client takes longer to find a counter than to raise it.
+        counter = self._label_counters.get(label)
+        if counter is None:
+            counter = self._label_counters[label] = self.predicted_label.labels(label)
+        return counter
 
     def render(self, accept: str, names: Sequence[str] = ()) -> tuple[bytes, str]:
         """Write all metrics, summed over all workers, in the format that *accept* asks for.
@@ -201,10 +298,61 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(_Scrape(self._collectors(), frozenset(names))), content_type
 
+    def describe(self) -> list[Description]:
+        """Return what is told of each metric, by name."""
+        counted = [_describe(metric) for metric in self.counted()]
+        host = [Description(metric.name, "gauge", metric.labels, metric.doc) for metric in _HOST_METRICS]
+        process = [
+            Description(family.name, "gauge", tuple(family.samples[0].labels), family.documentation)
+            for family in _ProcessCollector().collect()
+        ]
+        return sorted([*counted, *host, *process], key=lambda description: description.name)
+
+    def counted(self) -> list[MetricWrapperBase]:
+        """Return the metrics that workers count in."""
+        return [metric for metric in self.registry._collector_to_names if isinstance(metric, MetricWrapperBase)]
+
     def _collectors(self) -> list[Collector]:
         folder = _counting_folder()
-        counted: Collector = MultiProcessCollector(None, folder) if folder else self.registry
+        counted: Collector = _CountedCollector(Path(folder)) if folder else self.registry
         return [counted, *self._host]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A metric as people look it up: *name* is what queries ask for, without a histogram's endings."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    doc: str
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """The names that queries can ask for."""
+        if self.kind == "histogram":
+            return tuple(self.name + ending for ending in ("_bucket", "_count", "_sum"))
+        return (self.name,)
+
+
+def _describe(metric: MetricWrapperBase) -> Description:
+    kind = str(metric._type)
+    name = metric._name + ("_total" if kind == "counter" else "")
+    return Description(name, kind, tuple(metric._labelnames), metric._documentation)
+
+
+def metrics_reference(metrics: Metrics) -> str:
+    """Write the table of docs/metrics.md."""
+    rows = ["| metric | type | labels | what it says |", "| --- | --- | --- | --- |"]
+    for metric in metrics.describe():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.doc} |")
+    return "\n".join(rows) + "\n"
+
+
+def _counted_as(label: Label) -> int | str:
+    """Return the grade nearest to a regressor's answer, of which there is no end; a label of a class as it is."""
+    return round(label) if isinstance(label, float) else label
 
 
 class _Scrape(Collector):
@@ -228,7 +376,7 @@ def _observe_all(histogram: Histogram, observed: npt.NDArray[np.float64]) -> Non
     is a sum and a count a bucket (each not yet cumulated), so those are raised directly.
     """
     if len(observed) == 1:
-        histogram.observe(float(observed[0]))
+        histogram.observe(observed.item())
         return
     bounds = np.asarray(histogram._upper_bounds)
     counts = np.bincount(np.searchsorted(bounds, observed, side="left"), minlength=len(bounds))

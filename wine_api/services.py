@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import cast
@@ -28,6 +28,7 @@ from wine_api.serving.signatures import InvalidPublicKey, parse_public_keys
 from wine_api.serving.stores.base import ModelStore
 from wine_api.serving.stores.local import LocalStore
 from wine_api.serving.stores.s3 import S3Store
+from wine_api.spans import Spans
 
 _EXTENSION = "wine_api"
 _BUNDLED_KEY = "models/1.0.0/wine_quality_model.joblib"
@@ -45,6 +46,7 @@ class Services:
     rollout: Rollout
     refresher: Refresher
     predictions: Predictions
+    spans: Spans
     started_at: float = field(default_factory=time.time)
     draining: threading.Event = field(default_factory=threading.Event)
 
@@ -53,6 +55,7 @@ def build_services(settings: Settings) -> Services:
     """Build all services as *settings* say."""
     metrics = Metrics()
     response_times = ResponseTimes()
+    spans = Spans()
     holder = ModelHolder()
     store = _pick_store(settings)
     fleet = Fleet(settings.state_folder, store.kind)
@@ -65,10 +68,11 @@ def build_services(settings: Settings) -> Services:
         loader=ModelLoader(_pick_policy(settings)),
         metrics=metrics,
         response_times=response_times,
+        spans=spans,
         limits=LoadLimits(settings.model_load_timeout, settings.model_max_bytes),
         ledger=Ledger(cache_folder),
     )
-    metrics.ask_host(lambda: fleet.status().gauges)
+    metrics.ask_host(lambda: replace(fleet.status().gauges, worker_threads=settings.web_threads))
     return Services(
         settings=settings,
         metrics=metrics,
@@ -78,6 +82,7 @@ def build_services(settings: Settings) -> Services:
         rollout=rollout,
         refresher=Refresher(rollout, fleet, settings.model_cache_ttl),
         predictions=Predictions(holder, metrics),
+        spans=spans,
     )
 
 

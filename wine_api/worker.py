@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import selectors
 import signal
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, NoReturn, TypeVar
 
+import sklearn.ensemble  # noqa: F401  # most models need it: imported by the master, once for all workers
 from gunicorn import util
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.gthread import ThreadWorker
@@ -25,8 +27,9 @@ from wine_api import metrics
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
 from wine_api.config import InvalidSetting, Settings
 from wine_api.errors import Overloaded
-from wine_api.observability import logs
-from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, log_request, shortened, valid_request_id
+from wine_api.observability import logs, traces
+from wine_api.observability.request_log import RequestLog
+from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
 from wine_api.security import HOST_FILES, deadline, overload
 from wine_api.security.auth import build_authenticator
 from wine_api.services import Services, services_of
@@ -51,10 +54,13 @@ def read_settings() -> Settings:
     try:
         settings = Settings.from_environ()
         build_authenticator(settings)  # whether the keys can be read is found out here, where one line says why not
+        if settings.traces and not traces.are_possible():
+            raise InvalidSetting("TRACES needs the extra otel: pip install 'wine-api[otel]'")
         files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
     except (InvalidSetting, OSError) as error:
         refuse_to_start(error)
     metrics.count_in_files(settings.state_folder / _METRICS)
+    logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
@@ -93,6 +99,9 @@ def begin_run(services: Services, *, upgrading: bool) -> IO[bytes] | None:
 def on_starting(server: Any) -> None:
     """Begin the run, or say in one line why not and exit."""
     services = services_of(server.app.wsgi())
+    # What the master has made so far, workers share with it as long as nobody writes to it, and the collector does.
+    gc.freeze()
+    gc.enable()
     try:
         server.wine_run = begin_run(services, upgrading=server.master_pid != 0)
     except (OSError, StateDirInUse) as error:
@@ -131,6 +140,9 @@ def post_fork(server: Any, worker: Any) -> None:
             server.wine_run.close()  # the lock stays the master's alone
         services = services_of(worker.app.wsgi())
         metrics.use_slot(services.fleet.join())
+        logs.begin_worker(services.metrics.log_lines_dropped.inc)
+        if services.settings.traces:
+            traces.begin(services.spans)
         services.refresher.start()
     except Exception:
         logger.exception("worker started without a model")
@@ -342,7 +354,7 @@ class Worker(ThreadWorker):
         if status == 500:
             logger.error("request failed", exc_info=exc, extra={"request_id": request.request_id})
         services_of(self.app.wsgi()).metrics.errors.labels(code).inc()
-        log_request(request)
+        RequestLog().write(request)
         body = problem_document(status, code, reason, detail, request.request_id)
         head = (
             f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM_MEDIA_TYPE}\r\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -125,6 +127,27 @@ def test_shows_the_state_of_the_host(service):
     assert value(service, "wine_model_loaded_timestamp_seconds") > 1.7e9
     assert value(service, "wine_start_time_seconds") > 1.7e9
     assert value(service, "wine_requests_in_flight") == 1
+    assert value(service, "wine_workers_configured") == 1
+    assert value(service, "wine_worker_threads") == 4
+    assert value(service, "wine_worker_resident_memory_bytes", worker="0") > 10_000_000
+    assert value(service, "wine_store_checked_timestamp_seconds") > 1.7e9
+
+
+def test_says_when_a_model_with_a_card_was_trained(folder, models, run, settings):
+    folder.publish("1.0", models.fives_and_sixes)
+    folder.promote("1.0")
+
+    assert 0 < value(run(settings).test_client(), "wine_model_created_timestamp_seconds") < time.time()
+
+
+def test_a_model_without_a_card_does_not_say_when_it_was_trained(service):
+    assert value(service, "wine_model_created_timestamp_seconds") is None
+
+
+def test_asking_what_can_be_asked_is_no_prediction(service):
+    service.options("/predict")
+
+    assert not [key for key in samples(service) if key[0] == "wine_predictions_total"]
 
 
 def test_shows_that_the_store_is_away(service, folder):

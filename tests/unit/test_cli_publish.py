@@ -83,7 +83,7 @@ class TestVerify:
         answer = json.loads(result.stdout)
         assert result.exit_code == 1
         assert answer["served"] is False
-        assert [gate["gate"] for gate in answer["gates"]] == list(GATES)
+        assert [gate["gate"] for gate in answer["gates"]] == [*GATES, "parity"]
         assert answer["gates"][0] == {
             "gate": "size",
             "outcome": "refused",

@@ -32,6 +32,11 @@ def test_an_empty_environment_gives_the_defaults():
         ("API_TITLE", "Wines", "api_title", "Wines"),
         ("API_VERSION", "2.1", "api_version", "2.1"),
         ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
+        ("LOG_FORMAT", "Console", "log_format", "console"),
+        ("LOG_PREDICTIONS", "OFF", "log_predictions", 0.0),
+        ("LOG_PREDICTIONS", "0.01", "log_predictions", 0.01),
+        ("LOG_FEATURES", "yes", "log_features", True),
+        ("TRACES", "on", "traces", True),
         ("AWS_PROFILE", "wines", "aws_profile", "wines"),
         ("AWS_DEFAULT_REGION", "eu-central-1", "aws_default_region", "eu-central-1"),
         ("S3_BUCKET_NAME", "wines", "s3_bucket_name", "wines"),
@@ -113,6 +118,10 @@ def test_white_space_around_a_value_does_not_count():
 @pytest.mark.parametrize(
     ("variable", "text", "expected"),
     [
+        ("LOG_FORMAT", "xml", "json or console"),
+        ("LOG_PREDICTIONS", "1.5", "all, off, or a share from 0 to 1"),
+        ("LOG_PREDICTIONS", "some", "all, off, or a share from 0 to 1"),
+        ("LOG_PREDICTIONS", "nan", "all, off, or a share from 0 to 1"),
         ("LOG_LEVEL", "LOUD", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
         ("MODEL_KEY", "/models/wine.joblib", "a key such as"),
         ("MODEL_KEY", "models/../../wine.joblib", "a key such as"),

@@ -16,10 +16,15 @@ HOST = HostGauges(
     models=[("1.0", "abc", "sklearn")],
     generation=3,
     loaded_at=1_700_000_000.0,
+    created_at=1_600_000_000.0,
     stale=True,
     workers=2,
     workers_converged=1,
+    workers_configured=3,
+    worker_threads=4,
+    worker_memory={0: 100_000_000, 1: 200_000_000},
     store_up=False,
+    store_checked_at=1_800_000_000.0,
 )
 
 
@@ -90,15 +95,21 @@ def test_shows_the_host_as_it_is_at_the_scrape(metrics):
     assert found["wine_workers",] == 2
     assert found["wine_workers_converged",] == 1
     assert found["wine_store_up",] == 0
+    assert found["wine_model_created_timestamp_seconds",] == 1_600_000_000
+    assert found["wine_store_checked_timestamp_seconds",] == 1_800_000_000
+    assert found["wine_workers_configured",] == 3
+    assert found["wine_worker_threads",] == 4
+    assert found["wine_worker_resident_memory_bytes", ("worker", "1")] == 200_000_000
 
 
 def test_leaves_out_what_is_not_known_yet(metrics):
-    metrics.ask_host(lambda: HostGauges([], 0, None, False, 1, 0, None))
+    metrics.ask_host(lambda: HostGauges(workers=1))
 
     names = {name for name, *_ in samples(metrics)}
     assert "wine_store_up" not in names
     assert "wine_model_loaded_timestamp_seconds" not in names
     assert "wine_model_info" not in names
+    assert "wine_worker_resident_memory_bytes" not in names
 
 
 @pytest.mark.parametrize("name", ["wine_errors", "wine_errors_total"], ids=["metric", "sample"])
@@ -126,6 +137,12 @@ def test_counters_outlive_the_worker_that_counted(tmp_path):
     assert (first["errors"], second["errors"], third["errors"]) == (2, 5, 9)
     assert (first["in_flight"], second["in_flight"], third["in_flight"]) == (1, 2, 2)
     assert len([*tmp_path.glob("*_0.db")]) == len([*tmp_path.glob("*_1.db")])
+
+
+def test_the_file_of_a_worker_that_starts_just_now_is_no_reason_to_fail(tmp_path):
+    (tmp_path / "counter_7.db").touch()
+
+    assert count_in_a_process(tmp_path, slot=0, errors=2)["errors"] == 2
 
 
 def count_in_a_process(folder, *, slot, errors):

@@ -82,5 +82,7 @@ def _on_unexpected_error(error: Exception) -> Response:
 
 def _problem(status: int, code: str, title: str, detail: str, members: Mapping[str, Any] | None = None) -> Response:
     get_services().metrics.errors.labels(code).inc()
-    body = problem_document(status, code, title, detail, observed(request.environ).request_id, members)
+    seen = observed(request.environ)
+    traced = {} if seen.trace_id is None else {"trace_id": seen.trace_id}
+    body = problem_document(status, code, title, detail, seen.request_id, {**traced, **(members or {})})
     return Response(body, status, content_type=PROBLEM_MEDIA_TYPE)

@@ -1,16 +1,18 @@
-"""Seeing what the service does: request ids, log lines, metrics of requests."""
+"""Seeing what the service does: request ids, log lines, metrics of requests, traces."""
 
 from __future__ import annotations
 
 from flask import Flask
 
+from wine_api.config import Settings
 from wine_api.metrics import Metrics
-from wine_api.observability import request_metrics
+from wine_api.observability.request_log import RequestLog
 from wine_api.observability.requests import RequestObserver
 from wine_api.response_times import ResponseTimes
+from wine_api.spans import Spans
 
 
-def init_app(app: Flask, metrics: Metrics, response_times: ResponseTimes) -> None:
+def init_app(app: Flask, settings: Settings, metrics: Metrics, response_times: ResponseTimes, spans: Spans) -> None:
     """Observe every request of *app*, whole."""
-    request_metrics.init_app(app, metrics)
-    app.wsgi_app = RequestObserver(app.wsgi_app, metrics, response_times)  # type: ignore[method-assign]
+    log = RequestLog(settings.log_predictions, features=settings.log_features)
+    app.wsgi_app = RequestObserver(app.wsgi_app, metrics, response_times, spans, log)  # type: ignore[method-assign]

@@ -43,6 +43,18 @@ class WorkerSchema(Schema):
     error = fields.String(required=True, allow_none=True)
 
 
+class ComputeSchema(Schema):
+    """What the model may compute with."""
+
+    processors = fields.Float(
+        required=True,
+        metadata={"description": "For all workers of this host: those allowed, or the quota.", "example": 2},
+    )
+    threads = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "For one worker; null: no limit.", "example": 1}
+    )
+
+
 class ModelSchema(Schema):
     """The model in use."""
 
@@ -61,6 +73,7 @@ class ModelSchema(Schema):
         validate=validate.OneOf((*FALLBACK_REASONS, None)),
         metadata={"description": "Why scikit-learn itself answers; null where a faster engine does."},
     )
+    compute = fields.Nested(ComputeSchema, required=True)
     stale = fields.Boolean(required=True)
     features = fields.List(fields.Nested(FeatureSchema), required=True)
     classes = fields.List(

@@ -30,6 +30,7 @@ class ProblemSchema(Schema):
     request_id = fields.String(
         required=True, metadata={"description": "Quote it when you report the problem.", "example": "9f1c2b"}
     )
+    trace_id = fields.String(metadata={"description": "The trace of the request, where the service sends traces."})
     errors = fields.List(
         fields.Nested(FaultSchema), metadata={"description": "What is wrong with the body, at most 20 entries."}
     )

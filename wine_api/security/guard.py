@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _EXTENSION = "guard"
-# What the guard leaves in the environ: for the log, and for itself when it comes to rows.
-_CALLER = "wine_api.caller"
+_REQUEST = "wine_api.request"  # where observability keeps what the log says of a request
+# What the guard leaves in the environ for itself, for when it comes to rows.
 _COUNTED_AS = "wine_api.counted_as"
 _DEADLINE = "wine_api.deadline"
 
@@ -74,7 +74,7 @@ class Guard:
             if self._limits is not None:  # who guesses keys has an address
                 self._count(self._limits, environ)
             raise
-        environ[_CALLER], environ[_COUNTED_AS] = caller.name, caller.counted_as
+        environ[_REQUEST].caller, environ[_COUNTED_AS] = caller.name, caller.counted_as
         if scope not in caller.scopes:
             raise refusal_of(scope)
 

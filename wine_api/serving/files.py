@@ -38,6 +38,15 @@ def make_private_folder(folder: Path) -> Path:
     return folder
 
 
+def resident_memory(pid: int) -> int | None:
+    """Return how many bytes of memory the process *pid* has, shared ones included; None without such a process."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") or None
+
+
 def write_json(path: Path, document: Any) -> None:
     """Replace *path* by *document*: a reader sees the old one or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")

@@ -73,12 +73,30 @@ class WorkerStatus:
     digest: str | None = None
     engine: str | None = None
     loaded_at: float | None = None
+    created_at: float | None = None
     error: str | None = None
     response_times: dict[int, int] = field(default_factory=dict)
 
-    def using(self, *, generation: int, version: str, digest: str, engine: str, loaded_at: float) -> WorkerStatus:
-        """Return this status with a model in use."""
-        return replace(self, generation=generation, version=version, digest=digest, engine=engine, loaded_at=loaded_at)
+    def using(
+        self,
+        *,
+        generation: int,
+        version: str,
+        digest: str,
+        engine: str,
+        loaded_at: float,
+        created_at: float | None = None,
+    ) -> WorkerStatus:
+        """Return this status with a model in use, which was loaded and trained at these times."""
+        return replace(
+            self,
+            generation=generation,
+            version=version,
+            digest=digest,
+            engine=engine,
+            loaded_at=loaded_at,
+            created_at=created_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +117,7 @@ class HostStatus:
     workers: list[WorkerStatus]
     target: Target | None
     store: StoreStatus
+    expected_workers: int = 1
 
     @property
     def generation(self) -> int:
@@ -132,10 +151,16 @@ class HostStatus:
             models=sorted(in_use),
             generation=self.generation,
             loaded_at=max((worker.loaded_at for worker in self.workers if worker.loaded_at), default=None),
+            created_at=max((worker.created_at for worker in self.workers if worker.created_at), default=None),
             stale=self.stale,
             workers=len(self.workers),
             workers_converged=self.converged,
+            workers_configured=self.expected_workers,
+            worker_memory={
+                worker.slot: memory for worker in self.workers if (memory := files.resident_memory(worker.pid))
+            },
             store_up=self.store.reachable,
+            store_checked_at=self.store.checked_at,
         )
 
 
@@ -327,8 +352,7 @@ class Fleet:
             return False
         was_ready = self._folder / "was_ready"
         if not was_ready.exists():
-            run = files.read_json(self._folder / "run.json") or {"expected_workers": 1}
-            if len(taking_requests) < run["expected_workers"]:
+            if len(taking_requests) < self._expected_workers():
                 return False
             was_ready.touch()
         return True
@@ -346,7 +370,7 @@ class Fleet:
 
     def status(self) -> HostStatus:
         """Return what the workers of this host know together."""
-        return HostStatus(self.workers(), self.target(), self.store())
+        return HostStatus(self.workers(), self.target(), self.store(), self._expected_workers())
 
     # The store, as it was last seen
 
@@ -358,6 +382,10 @@ class Fleet:
         """Return what the last look at the store found, by whichever worker."""
         document = files.read_json(self._folder / "store.json")
         return StoreStatus(self._store_kind) if document is None else StoreStatus(**document)
+
+    def _expected_workers(self) -> int:
+        run = files.read_json(self._folder / "run.json") or {"expected_workers": 1}
+        return run["expected_workers"]
 
     @property
     def _workers_folder(self) -> Path:

@@ -21,7 +21,8 @@ class LoadedModel:
 
     *identity* is the store's (see `StoredModel`). *classes* is None for a regressor. *library_mismatch* maps a
     library to the version that wrote the model, where another one serves it. *engine_reason* says why scikit-learn
-    itself answers; None where a faster engine does. *load_ms* is how long the load took.
+    itself answers; None where a faster engine does. *load_ms* is how long the load took. *generation* is the host's,
+    once the host has agreed on it.
     """
 
     version: str
@@ -35,6 +36,7 @@ class LoadedModel:
     library_mismatch: Mapping[str, str]
     loaded_at: datetime
     load_ms: float
+    generation: int = 0
 
 
 class ModelHolder:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -29,6 +29,7 @@ from wine_api.serving.holder import LoadedModel, ModelHolder
 from wine_api.serving.ledger import Ledger, Quarantined
 from wine_api.serving.loading import ModelLoader
 from wine_api.serving.stores.base import ModelStore, StoredModel, newest_first
+from wine_api.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class Rollout:
         loader: ModelLoader,
         metrics: Metrics,
         response_times: ResponseTimes,
+        spans: Spans,
         limits: LoadLimits,
         ledger: Ledger,
     ) -> None:
@@ -132,6 +134,7 @@ class Rollout:
         self._loader = loader
         self._metrics = metrics
         self._response_times = response_times
+        self._spans = spans
         self._limits = limits
         self._generation = 0
         self._error: str | None = None
@@ -167,7 +170,8 @@ class Rollout:
                 return
             try:
                 # The same bytes may have come again since, under another name.
-                self._swap(replace(self._prepared_for(target) or self._load(target), version=target.version), target)
+                model = self._prepared_for(target) or self._load_target(target)
+                self._swap(replace(model, version=target.version), target)
             except WineError as error:
                 self._error = _reason(error)
                 _log_failure("target not taken", error, version=target.version, generation=target.generation)
@@ -183,7 +187,7 @@ class Rollout:
         if artifact is not None:
             # If it is refused, whoever brings it says why.
             with contextlib.suppress(WineError):
-                self._prepared = self._loader.load(artifact, self._deadline())
+                self._prepared = self._load(artifact, self._deadline())
 
     @property
     def is_behind(self) -> bool:
@@ -221,6 +225,7 @@ class Rollout:
                 digest=model.digest,
                 engine=model.engine.name,
                 loaded_at=model.loaded_at.timestamp(),
+                created_at=None if model.card is None else model.card.created_at,
             )
         self._fleet.report(status)
 
@@ -491,17 +496,21 @@ class Rollout:
     def _load_announced(self, artifact: Artifact, deadline: float) -> LoadedModel:
         """Load *artifact* while the other workers do the same, once it has survived its trial."""
         try:
-            return self._loader.load(artifact, deadline, survived=lambda: self._fleet.announce(artifact.digest))
+            return self._load(artifact, deadline, survived=lambda: self._fleet.announce(artifact.digest))
         except Exception:
             self._fleet.withdraw()
             raise
+
+    def _load(self, artifact: Artifact, deadline: float, *, survived: Callable[[], None] | None = None) -> LoadedModel:
+        with self._spans.span("model load", version=artifact.version, digest=artifact.digest):
+            return self._loader.load(artifact, deadline, survived=survived)
 
     def _prepared_for(self, target: Target) -> LoadedModel | None:
         prepared, self._prepared = self._prepared, None
         return prepared if prepared is not None and prepared.digest == target.digest else None
 
-    def _load(self, target: Target) -> LoadedModel:
-        return self._loader.load(self._cache.find(target.digest) or self._fetch_again(target), self._deadline())
+    def _load_target(self, target: Target) -> LoadedModel:
+        return self._load(self._cache.find(target.digest) or self._fetch_again(target), self._deadline())
 
     def _agree_on(self, model: LoadedModel, latest: str | None, *, stale: bool = False) -> Target:
         """Make *model* the target of every worker, and serve it in this one. Only inside `changing`."""
@@ -528,7 +537,7 @@ class Rollout:
         return artifact
 
     def _swap(self, model: LoadedModel, target: Target) -> None:
-        self._holder.swap(model)
+        self._holder.swap(replace(model, generation=target.generation))
         self._generation = target.generation
         self._error = None
         fields = {"version": target.version, "digest": target.digest, "generation": target.generation}

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from wine_api.metrics import Metrics
-from wine_api.observability.logs import request_id_of_thread
-from wine_api.observability.requests import RequestObserver, observed, valid_request_id
+from wine_api.observability.lines import request_of_thread
+from wine_api.observability.requests import ObservedRequest, RequestObserver, valid_request_id
 from wine_api.response_times import ResponseTimes
+
+
+class Lines:
+    """Keeps the requests that a line was to be written of."""
+
+    def __init__(self) -> None:
+        self.requests: list[ObservedRequest] = []
+
+    def write(self, request) -> None:
+        self.requests.append(request)
 
 
 class Observed:
     """An observed application, and what was seen of it."""
 
     def __init__(self, application) -> None:
-        self.metrics, self.times = Metrics(), ResponseTimes()
-        self.observer = RequestObserver(application, self.metrics, self.times)
+        self.metrics, self.times, self.log = Metrics(), ResponseTimes(), Lines()
+        self.observer = RequestObserver(application, self.metrics, self.times, log=self.log)
 
     def call(self, **environ):
         return run_wsgi_app(self.observer, EnvironBuilder(**environ).get_environ(), buffered=True)
 
     @property
+    def line(self):
+        """The only line so far."""
+        (request,) = self.log.requests
+        return request
+
+    @property
     def in_flight(self):
         return self.metrics.requests_in_flight._value.get()
+
+    def total(self, method, status):
+        """How many requests of this kind were counted."""
+        labels = {"method": method, "status": str(status)}
+        return self.metrics.registry.get_sample_value("flask_http_request_total", labels)
 
     @property
     def finished(self):
@@ -41,102 +60,101 @@ def fails(environ, start_response):
     raise RuntimeError("no cork")
 
 
-@pytest.fixture
-def lines(caplog):
-    """The access lines that the test has made so far."""
-    caplog.set_level(logging.INFO)
-    return lambda: [record for record in caplog.records if record.name == "wine_api.access"]
+def test_an_answer_and_its_line_carry_the_same_id():
+    watched = Observed(ok)
 
+    _, _, headers = watched.call(headers={"X-Request-ID": "my-request"})
 
-def test_an_answer_and_its_line_carry_the_same_id(lines):
-    _, _, headers = Observed(ok).call(headers={"X-Request-ID": "my-request"})
-
-    (line,) = lines()
     assert headers.getlist("X-Request-ID") == ["my-request"]
-    assert line.request_id == "my-request"
+    assert watched.line.request_id == "my-request"
 
 
-def test_the_line_says_what_was_asked_and_what_came_of_it(lines):
-    Observed(ok).call(method="POST", path="/predict", environ_overrides={"REMOTE_ADDR": "192.0.2.1"})
+def test_it_is_known_what_was_asked_and_what_came_of_it():
+    watched = Observed(ok)
 
-    (line,) = lines()
-    assert (line.method, line.path, line.status, line.client) == ("POST", "/predict", 200, "192.0.2.1")
-    assert line.duration_ms >= 0
-    assert not hasattr(line, "outcome")
+    watched.call(method="POST", path="/model/reload", environ_overrides={"REMOTE_ADDR": "192.0.2.1"})
 
-
-def test_what_is_found_out_on_the_way_is_in_the_line(lines):
-    def predicts(environ, start_response):
-        request = observed(environ)
-        request.route, request.outcome, request.model_version, request.rows = "/predict", "success", "1.0", 7
-        return ok(environ, start_response)
-
-    Observed(predicts).call()
-
-    (line,) = lines()
-    assert (line.route, line.outcome, line.model_version, line.rows) == ("/predict", "success", "1.0", 7)
+    line = watched.line
+    assert (line.method, line.path, line.status, line.client) == ("POST", "/model/reload", 200, "192.0.2.1")
+    assert line.seconds >= 0
+    assert line.outcome is None
 
 
-def test_a_request_is_in_flight_until_its_answer_is_closed(lines):
+def test_a_request_is_in_flight_until_its_answer_is_closed():
     watched = Observed(ok)
     body = watched.observer(EnvironBuilder().get_environ(), lambda *_: None)
-    under_way = (watched.in_flight, watched.finished, len(lines()))
+    under_way = (watched.in_flight, watched.finished, len(watched.log.requests))
 
     body.close()
 
     assert under_way == (1, 0, 0)
-    assert (watched.in_flight, watched.finished, len(lines())) == (0, 1, 1)
+    assert (watched.in_flight, watched.finished, len(watched.log.requests)) == (0, 1, 1)
 
 
-def test_a_request_that_fails_ends_too(lines):
+def test_a_request_is_counted_before_its_answer_is_sent():
+    """Who has the answer, and asks for the metrics at once, finds it counted."""
+    counted = []
+    watched = Observed(ok)
+
+    watched.observer(EnvironBuilder().get_environ(), lambda *_: counted.append(watched.total("GET", 200))).close()
+
+    assert counted == [1]
+
+
+def test_a_request_that_fails_ends_too():
     watched = Observed(fails)
 
     with pytest.raises(RuntimeError, match="no cork"):
         watched.call()
 
-    (line,) = lines()
-    assert line.status == 500
+    assert watched.line.status == 500
+    assert watched.total("GET", 500) == 1
     assert (watched.in_flight, watched.finished) == (0, 1)
-    assert request_id_of_thread.get() is None
+    assert request_of_thread.get() == {}
 
 
-def test_lines_of_the_application_know_the_request(lines):
+def test_lines_of_the_application_know_the_request():
     seen = []
 
     def looks(environ, start_response):
-        seen.append(request_id_of_thread.get())
+        seen.append(request_of_thread.get())
         return ok(environ, start_response)
 
     Observed(looks).call(headers={"X-Request-ID": "my-request"})
 
-    assert seen == ["my-request"]
-    assert request_id_of_thread.get() is None
+    assert seen == [{"request_id": "my-request"}]
+    assert request_of_thread.get() == {}
 
 
-def test_a_method_that_nobody_knows_is_logged_but_not_passed_on(lines):
+def test_a_method_that_nobody_knows_is_logged_but_neither_passed_on_nor_counted():
     seen = []
 
     def looks(environ, start_response):
         seen.append(environ["REQUEST_METHOD"])
         return ok(environ, start_response)
 
-    Observed(looks).call(method="MADEUP")
+    watched = Observed(looks)
+    watched.call(method="MADEUP")
 
-    (line,) = lines()
     assert seen == ["OTHER"]
-    assert line.method == "MADEUP"
+    assert watched.line.method == "MADEUP"
+    assert watched.total("OTHER", 200) == 1
 
 
-def test_a_path_is_logged_as_people_wrote_it(lines):
-    Observed(ok).call(path="/wein/grüner-veltliner🍷")
+def test_a_path_is_logged_as_people_wrote_it():
+    watched = Observed(ok)
 
-    assert lines()[0].path == "/wein/grüner-veltliner🍷"
+    watched.call(path="/wein/grüner-veltliner🍷")
+
+    assert watched.line.path == "/wein/grüner-veltliner🍷"
 
 
-def test_the_prefix_of_a_proxy_is_part_of_the_path(lines):
-    Observed(ok).call(path="/predict", environ_overrides={"SCRIPT_NAME": "/ml"})
+def test_the_prefix_of_a_proxy_is_part_of_the_path():
+    watched = Observed(ok)
 
-    assert lines()[0].path == "/ml/predict"
+    watched.call(path="/predict", environ_overrides={"SCRIPT_NAME": "/ml"})
+
+    assert watched.line.path == "/ml/predict"
 
 
 @pytest.mark.parametrize("offered", ["a", "A.b_c-d:e/f+g=h@i", "x" * 128, "0"])

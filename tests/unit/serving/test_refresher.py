@@ -19,6 +19,7 @@ from wine_api.serving.holder import ModelHolder
 from wine_api.serving.ledger import Ledger
 from wine_api.serving.refresher import Refresher, _Lookout
 from wine_api.serving.rollout import LoadLimits, Rollout
+from wine_api.spans import Spans
 
 
 class Worker:
@@ -36,6 +37,7 @@ class Worker:
             loader=self.loader,
             metrics=Metrics(),
             response_times=ResponseTimes(),
+            spans=Spans(),
             limits=LoadLimits(seconds=5.0, max_bytes=1000),
             ledger=Ledger(tmp_path / "cache"),
         )

@@ -22,6 +22,7 @@ from wine_api.serving.fleet import Fleet
 from wine_api.serving.holder import ModelHolder
 from wine_api.serving.ledger import Ledger
 from wine_api.serving.rollout import LoadLimits, Rollout
+from wine_api.spans import Spans
 
 
 class Worker:
@@ -38,6 +39,7 @@ class Worker:
             loader=self.loader,
             metrics=self.metrics,
             response_times=ResponseTimes(),
+            spans=Spans(),
             limits=LoadLimits(seconds=5.0, max_bytes=1000),
             ledger=Ledger(tmp_path / "cache"),
         )
