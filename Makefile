@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SAY := @test ! -t 2 || echo >&2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev smoke check lint types test unit integration e2e format bench profile lock docs redoc clean
+.PHONY: help install run dev smoke check lint types test unit integration e2e fuzz format bench profile lock docs redoc clean
 
 ##@ Start
 run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in production
@@ -51,6 +51,11 @@ e2e: $(VENV)/.development  ## Tests through the front door: HTTP and a browser
 
 smoke: $(VENV)/.development  ## The end-to-end tests against a running instance: make smoke URL=https://…
 	WINE_API_URL=$(URL) $(BIN)/pytest tests/e2e/test_api.py
+
+fuzz: $(VENV)/.development  ## Made-up bodies, model files and requests, by the hundred thousand
+	$(BIN)/python -m fuzz.bodies --count 1000000
+	$(BIN)/python -m fuzz.models --count 20000
+	SCHEMATHESIS_EXAMPLES=2000 $(BIN)/pytest tests/integration/test_anything.py
 
 format: $(VENV)/.development  ## Put the code into its format
 	$(BIN)/ruff check --fix .

@@ -17,6 +17,6 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     use_services(app, services)
     short_way.init_app(app, services)
     observability.init_app(app, services.settings, services.metrics, services.response_times, services.spans)
-    security.init_app(app, services.settings)
+    security.init_app(app, services.settings, services.metrics)
     api.init_app(app, services.settings)
     return app

@@ -9,16 +9,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from wine_api import __version__
 from wine_api.config import InvalidSetting, Settings
 from wine_api.errors import ModelRejected, ModelVersionNotFound, WineError
+from wine_api.security import keys as api_keys
+from wine_api.security.access import Scope
 from wine_api.serving.stores.base import (
     ARTIFACT_NAME,
     LATEST,
@@ -48,13 +51,15 @@ class _Refusing(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (WineError, InvalidData, OSError) as error:
+        except (WineError, InvalidData, api_keys.InvalidKeyFile, api_keys.NoSuchKey, OSError) as error:
             raise click.ClickException(_on_one_line(_reason(error))) from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ModelRejected):
         return f"The gate {error.gate} refuses the model ({error.reason}). {error.detail}"
+    if isinstance(error, api_keys.InvalidKeyFile):
+        return f"The file of API keys cannot be used: {error}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -319,7 +324,7 @@ def _promotion_of(version: str, place: str) -> str:
     return shlex.join(["wine-api", "promote", version, "--to", place])
 
 
-@main.group(invoke_without_command=True, subcommand_metavar="")
+@main.group(invoke_without_command=True, subcommand_metavar="[COMMAND]")
 @click.option(
     "--output",
     metavar="DIR",
@@ -331,12 +336,14 @@ def _promotion_of(version: str, place: str) -> str:
 @click.option("--public-key", type=click.Path(path_type=Path), help="Write the public key to this file instead.")
 @click.pass_context
 def keys(ctx: click.Context, output: Path, private_key: Path | None, public_key: Path | None) -> None:
-    """Make a pair of keys to sign models with (ed25519).
+    """Make a pair of keys to sign models with; or, with a COMMAND, manage the API keys of callers.
 
-    The private key is for `wine-api publish --key`, and only its owner can read it. The public key is for the services.
-    No file is ever overwritten.
+    Without a command: ed25519. The private key is for `wine-api publish --key`, and only its owner can read it. The
+    public key is for the services. No file is ever overwritten.
     """
     if ctx.invoked_subcommand is not None:
+        if any(ctx.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ctx.params):
+            raise click.UsageError(f"{ctx.invoked_subcommand} takes its options behind its name")
         return
     from wine_api.serving.signatures import public_key_line
     from wine_api.training.keys import PRIVATE_KEY_NAME, PUBLIC_KEY_NAME, write_key_pair
@@ -348,6 +355,68 @@ def keys(ctx: click.Context, output: Path, private_key: Path | None, public_key:
     click.echo(f"Wrote {private_key}: keep it secret; wine-api publish --key takes it", err=True)
     click.echo(f"Wrote {public_key}; services with this setting load only what is signed:", err=True)
     click.echo(f"MODEL_PUBLIC_KEYS={public_key_line(made)}")
+
+
+_key_file = click.option(
+    "--file",
+    "file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file of API keys; API_KEYS_FILE, unless named.",
+)
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="What it allows.",
+)
+@click.option("--days", type=click.IntRange(1, 3660), help="For how many days it is valid; for ever, unless given.")
+@_key_file
+def create_api_key(name: str, scopes: tuple[str, ...], days: int | None, file: Path | None) -> None:
+    """Make an API key for NAME, and print it: it is shown this once only.
+
+    The file keeps its SHA-256 digest. A running service takes the change up by itself.
+    """
+    if not name.strip() or not name.isprintable() or len(name) > 64:
+        raise click.UsageError("NAME must be 1 to 64 printable characters")
+    file = _named_key_file(file)
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    key = api_keys.create_key(file, name, [Scope(scope) for scope in scopes], expires_at)
+    until = "" if expires_at is None else f" until {expires_at:%Y-%m-%d}"
+    click.echo(f"Wrote {name} ({', '.join(sorted(set(scopes)))}){until} to {file}. The key, shown once:", err=True)
+    click.echo(key)
+
+
+@keys.command("revoke")
+@click.argument("name")
+@_key_file
+def revoke_api_key(name: str, file: Path | None) -> None:
+    """Take the API key of NAME back: running services refuse it within a second."""
+    file = _named_key_file(file)
+    api_keys.revoke_key(file, name)
+    click.echo(f"Took {name} out of {file}", err=True)
+
+
+@keys.command("list")
+@_key_file
+def list_api_keys(file: Path | None) -> None:
+    """Say which API keys there are, and what they allow."""
+    for key in api_keys.list_keys(_named_key_file(file)):
+        until = "" if key.expires_at is None else f"{datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        click.echo("\t".join((_on_one_line(key.name), ",".join(sorted(key.scopes)), until)).rstrip())
+
+
+def _named_key_file(file: Path | None) -> Path:
+    file = file or _settings().api_keys_file
+    if file is None:
+        raise click.UsageError("Name the file of API keys: --file FILE, or API_KEYS_FILE")
+    return file
 
 
 def _settings() -> Settings:

@@ -13,11 +13,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from wine_api import __version__
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Share = float
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many of something in a window of so many seconds."""
+
+    amount: int
+    seconds: int
 
 
 class InvalidSetting(ValueError):
@@ -106,18 +115,70 @@ def _networks(text: str) -> tuple[Network, ...]:
         raise ValueError("IP addresses or networks, separated by commas (10.0.0.0/8,::1)") from None
 
 
+_WINDOWS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+def _rate(text: str) -> Rate:
+    amount, _, window = text.partition("/")
+    # ASCII: int() would also take digits of other scripts, and a sign.
+    if not (amount.isascii() and amount.isdigit() and 0 < int(amount) < 2**53 and window in _WINDOWS):
+        raise ValueError("a number per second, minute, hour or day, like 60/minute")
+    return Rate(int(amount), _WINDOWS[window])
+
+
+def _redis_url(text: str) -> str:
+    # Never shown: it may hold a password.
+    if urlsplit(text).scheme not in ("redis", "rediss") or not urlsplit(text).hostname:
+        raise ValueError("a URL like redis://host:6379/0, or rediss:// for TLS")
+    return text
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _listed(text.lower())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError("exact origins (https://shop.example), separated by commas; there is no wildcard")
+    return origins
+
+
+# Public keys only: with a shared secret, whoever can check a token can also make one. And never `none`.
+_TOKEN_ALGORITHMS = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+
+
+def _token_algorithms(text: str) -> tuple[str, ...]:
+    algorithms = _listed(text)
+    if not algorithms or not set(algorithms) <= _TOKEN_ALGORITHMS:
+        raise ValueError(f"some of {', '.join(sorted(_TOKEN_ALGORITHMS))}, separated by commas")
+    return algorithms
+
+
+def _scope_names(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((theirs.strip(), ours.strip()) for theirs, _, ours in (p.rpartition("=") for p in _listed(text)))
+    if not all(theirs and ours for theirs, ours in pairs):
+        raise ValueError("pairs like wine.read=predict, separated by commas")
+    return pairs
+
+
 def _object_key(text: str) -> str:
     if text.startswith("/") or ".." in text.split("/") or text.endswith("/"):
         raise ValueError("a key such as models/latest/wine_quality_model.joblib")
     return text
 
 
-def _setting(variable: str, default: Any, parse: Callable[[str], Any], doc: str, *, shown: str = "") -> Any:
-    """Declare a setting; *shown* stands for the default in the docs where it depends on the machine."""
+def _setting(
+    variable: str, default: Any, parse: Callable[[str], Any], doc: str, *, shown: str = "", secret: bool = False
+) -> Any:
+    """Declare a setting; *shown* stands for the default in the docs where it depends on the machine.
+
+    A *secret* is left out wherever settings are printed.
+    """
     metadata = {"variable": variable, "parse": parse, "doc": doc, "shown": shown}
     if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+        return field(default_factory=default, metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 def _private_folder(name: str) -> Path:
@@ -223,6 +284,72 @@ class Settings:
     max_body_bytes: int = _setting("MAX_BODY_BYTES", 4 * 1024 * 1024, _whole_number(1), "The largest request body.")
     max_batch_rows: int = _setting("MAX_BATCH_ROWS", 10_000, _whole_number(1), "The most rows of one batch.")
 
+    max_in_flight: int = _setting(
+        "MAX_IN_FLIGHT",
+        32,
+        _whole_number(1, 4096),
+        "The most requests that a worker has under way or waiting; more are refused at once (503).",
+    )
+    request_deadline: float = _setting(
+        "REQUEST_DEADLINE",
+        30.0,
+        _seconds(0),
+        "Seconds after its arrival when a request is no longer worth asking the model for; 0 is never. "
+        "Callers may ask for less with X-Request-Deadline-Ms.",
+    )
+
+    api_keys_file: Path | None = _setting(
+        "API_KEYS_FILE",
+        None,
+        _path,
+        "The file of API keys that `wine-api keys create` writes. Unset: no key is needed (see docs/security.md).",
+    )
+    jwt_jwks: str | None = _setting(
+        "JWT_JWKS",
+        None,
+        _text,
+        "The keys of an identity provider whose tokens count as well: an https:// URL or a file. Needs the next two.",
+    )
+    jwt_issuer: str | None = _setting("JWT_ISSUER", None, _text, "What a token's `iss` must be.")
+    jwt_audience: str | None = _setting("JWT_AUDIENCE", None, _text, "What must be in a token's `aud`.")
+    jwt_algorithms: tuple[str, ...] = _setting(
+        "JWT_ALGORITHMS",
+        ("RS256", "ES256"),
+        _token_algorithms,
+        "The algorithms that a token may be signed with.",
+        shown="`RS256,ES256`",
+    )
+    jwt_scope_claim: str = _setting(
+        "JWT_SCOPE_CLAIM", "scope", _text, "The claim that says what a token's bearer may do."
+    )
+    jwt_scopes: tuple[tuple[str, str], ...] = _setting(
+        "JWT_SCOPES",
+        (),
+        _scope_names,
+        "What the claim's words mean here, like wine.read=predict,wine.admin=model:write.",
+        shown="the same words",
+    )
+    rate_limit: Rate | None = _setting(
+        "RATE_LIMIT", None, _rate, "The requests that a caller may send, like 60/minute. Unset: any number."
+    )
+    rate_limit_rows: Rate | None = _setting(
+        "RATE_LIMIT_ROWS", None, _rate, "The wines that a caller may have predicted, like 100000/hour."
+    )
+    rate_limit_storage: str | None = _setting(
+        "RATE_LIMIT_STORAGE",
+        None,
+        _redis_url,
+        "A Redis (redis://… or rediss://…) where several hosts count together. Unset: each host counts for itself.",
+        secret=True,
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "CORS_ORIGINS",
+        (),
+        _origins,
+        "Exact origins (https://shop.example) whose pages may call this API from a browser, separated by commas.",
+        shown="none",
+    )
+
     web_reload: bool = _setting(
         "WEB_RELOAD", False, _yes_or_no, "Restart the workers when the code changes; for development only."
     )
@@ -260,7 +387,15 @@ class Settings:
                 complaints.append(f"{variable} must be {error}")
         if complaints:
             raise InvalidSetting("; ".join(complaints))
-        return cls(**values)
+        settings = cls(**values)
+        if settings.jwt_jwks is not None and not (settings.jwt_issuer and settings.jwt_audience):
+            raise InvalidSetting("JWT_JWKS needs JWT_ISSUER and JWT_AUDIENCE")
+        return settings
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs an API key or a token."""
+        return self.api_keys_file is None and self.jwt_jwks is None
 
     @property
     def state_folder(self) -> Path:
@@ -287,6 +422,8 @@ _TYPES = {
     "Share": "share",
     "tuple[str, ...]": "list",
     "tuple[Network, ...]": "list",
+    "tuple[tuple[str, str], ...]": "list",
+    "Rate": "rate",
 }
 
 

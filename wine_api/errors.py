@@ -26,8 +26,8 @@ class Fault:
 class WineError(Exception):
     """The base of all errors that a caller can meet.
 
-    *detail* says what happened in the caller's words. *retry_after* (seconds) becomes the `Retry-After` header.
-    *members* become further members of the problem document.
+    *detail* says what happened in the caller's words. *retry_after* (seconds) becomes the `Retry-After` header; other
+    headers of the answer go into `headers`. *members* become further members of the problem document.
     """
 
     status: ClassVar[int] = 500
@@ -40,6 +40,7 @@ class WineError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
+        self.headers: dict[str, str] = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self.members: dict[str, Any] = dict(members or {})
 
 
@@ -81,6 +82,56 @@ class InvalidRequest(WineError):
     def __init__(self, detail: str, faults: Sequence[Fault]) -> None:
         super().__init__(detail)
         self.faults = tuple(faults)
+
+
+class NotAuthenticated(WineError):
+    """There is no valid API key or token: none was sent, or it is unknown, expired or revoked.
+
+    *challenge* becomes the `WWW-Authenticate` header.
+    """
+
+    status, code, title = 401, "not_authenticated", "A valid API key or token is needed"
+
+    def __init__(self, detail: str, challenge: str) -> None:
+        super().__init__(detail)
+        self.headers["WWW-Authenticate"] = challenge
+
+
+class NotAllowed(WineError):
+    """The API key or token is valid, but does not have the scope that the route needs; `scope` names it."""
+
+    status, code, title = 403, "not_allowed", "The caller may not do this"
+
+    def __init__(self, detail: str, scope: str, challenge: str) -> None:
+        super().__init__(detail, members={"scope": scope})
+        self.headers["WWW-Authenticate"] = challenge
+
+
+class RateLimited(WineError):
+    """The caller has used up what it may use in a window of time; `limit` says of what: `requests` or `rows`."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+    def __init__(self, detail: str, limit: str, *, retry_after: int) -> None:
+        super().__init__(detail, retry_after=retry_after, members={"limit": limit})
+
+
+class Overloaded(WineError):
+    """The service has as many requests under way as it can answer soon."""
+
+    status, code, title = 503, "overloaded", "The service is overloaded"
+
+
+class DeadlineExceeded(WineError):
+    """The request's deadline passed before the model was asked."""
+
+    status, code, title = 503, "deadline_exceeded", "The deadline has passed"
+
+
+class IdentityProviderUnavailable(WineError):
+    """The keys of the identity provider cannot be had, so no token can be checked."""
+
+    status, code, title = 503, "identity_provider_unavailable", "Tokens cannot be checked"
 
 
 class ModelNotLoaded(WineError):

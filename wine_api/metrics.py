@@ -248,6 +248,11 @@ class Metrics:
             registry=registry,
         )
         self.model_rollbacks = Counter("wine_model_rollbacks", "Rollbacks to the model before.", registry=registry)
+        self.rate_limit_fallbacks = Counter(
+            "wine_rate_limit_fallbacks",
+            "Requests that were counted by the host alone, or not at all, as Redis or the host's counters were away.",
+            registry=registry,
+        )
         self.engine_fallbacks = Counter(
             "wine_engine_fallbacks",
             "Models that a worker took into use without a faster engine, by reason.",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import selectors
 import signal
+import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any, NoReturn, TypeVar
 
 import sklearn.ensemble  # noqa: F401  # most models need it: imported by the master, once for all workers
@@ -21,9 +26,12 @@ from gunicorn.workers.gthread import ThreadWorker
 from wine_api import metrics
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
 from wine_api.config import InvalidSetting, Settings
+from wine_api.errors import Overloaded
 from wine_api.observability import logs, traces
 from wine_api.observability.request_log import RequestLog
 from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
+from wine_api.security import HOST_FILES, deadline, overload
+from wine_api.security.auth import build_authenticator
 from wine_api.services import Services, services_of
 from wine_api.serving import files
 
@@ -45,6 +53,7 @@ def read_settings() -> Settings:
     """Return the settings, with the folders they name made, or say in one line why not and exit."""
     try:
         settings = Settings.from_environ()
+        build_authenticator(settings)  # whether the keys can be read is found out here, where one line says why not
         if settings.traces and not traces.are_possible():
             raise InvalidSetting("TRACES needs the extra otel: pip install 'wine-api[otel]'")
         files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
@@ -80,6 +89,8 @@ def begin_run(services: Services, *, upgrading: bool) -> IO[bytes] | None:
             return None
         raise StateDirInUse("STATE_DIR is in use by another instance; give each its own")
     services.fleet.begin_run(services.settings.web_concurrency)
+    for name in HOST_FILES:
+        (folder / name).unlink(missing_ok=True)
     for counted in (folder / _METRICS).glob("*.db"):
         counted.unlink()
     return lock
@@ -102,6 +113,11 @@ def when_ready(server: Any) -> None:
     services = services_of(server.app.wsgi())
     address = f"http://{services.settings.host}:{services.settings.port}"
     logger.info("serving", extra={"url": address, "docs": f"{address}/docs", "health": f"{address}/health"})
+    if services.settings.is_open:
+        logger.warning(
+            "no API keys: everyone may predict and read, and programs on this host may change the model",
+            extra={"event": "open", "reason": "neither API_KEYS_FILE nor JWT_JWKS is set"},
+        )
 
 
 def child_exit(server: Any) -> None:
@@ -141,9 +157,11 @@ def _default_signals() -> None:
 class _Threads(ThreadPoolExecutor):
     """Threads of which a few work at a time, while any number waits for something else than the processor."""
 
-    def __init__(self, working: int) -> None:
-        super().__init__(max_workers=working + _MOST_WAITING)
+    def __init__(self, working: int, queued: int) -> None:
+        super().__init__(max_workers=working + queued + _MOST_WAITING)
         self._turns = threading.Semaphore(working)
+        self._waiting_lock = threading.Lock()
+        self.waiting = 0
 
     def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Do *work* when it is its turn."""
@@ -153,29 +171,164 @@ class _Threads(ThreadPoolExecutor):
         with self._turns:
             return work(*args, **kwargs)
 
+    def submit_at_once(self, work: Callable[..., T], /, *args: Any) -> Future[T]:
+        """Do *work* without waiting for a turn."""
+        return super().submit(work, *args)
+
     @contextmanager
     def turn_given_up(self) -> Iterator[None]:
         """Let another work meanwhile."""
+        self._count_waiting(1)
         self._turns.release()
         try:
             yield
         finally:
             self._turns.acquire()
+            self._count_waiting(-1)
+
+    def _count_waiting(self, change: int) -> None:
+        with self._waiting_lock:
+            self.waiting += change
+
+
+def _peek(sock: socket.socket) -> bytes | None:
+    """Return what has come so far, and leave it there; None is nothing yet, and empty is that nothing will come."""
+    try:
+        return sock.recv(overload.MOST_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 class Worker(ThreadWorker):
     """Gunicorn's threaded worker.
 
-    It has answers and log lines of our own for requests that are not HTTP, and answers predictions and health checks
-    however many reloads wait.
+    It has answers and log lines of our own for requests that are not HTTP, answers predictions and health checks
+    however many reloads wait, and refuses at once what it could only answer late.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most_in_flight = Settings.from_environ().max_in_flight
+        self._in_flight = 0  # this and what follows is touched by the main thread only
+        self._refused = 0
+        self._lingering: deque[tuple[float, socket.socket]] = deque()
+        self._next_refusal_line = 0.0
 
     def get_thread_pool(self) -> _Threads:
         """Return the threads that answer requests."""
-        return _Threads(self.cfg.threads)
+        return _Threads(self.cfg.threads, self._most_in_flight)
+
+    # Admission: all of it on the main thread, so nothing here may wait
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Have a request answered in its turn, at once, or not at all.
+
+        Once the threads are busy, health checks and scrapes go before all others; once as many requests are under way
+        as may be, others are refused.
+        """
+        conn.arrived = time.monotonic()
+        in_flight = self._in_flight - self.tpool.waiting
+        if in_flight < self.cfg.threads and (conn.initialized or conn.data_ready):
+            self._submit(conn)  # the usual way looks at nothing
+            return
+        beginning = _peek(conn.sock)
+        if beginning is None and not conn.initialized:
+            self._wait_for_data(conn)
+        elif beginning == b"":
+            self._let_go(conn)
+        elif in_flight < self.cfg.threads:
+            self._submit(conn)
+        elif overload.is_always_answered(beginning or b""):
+            self._submit_at_once(conn)
+        elif in_flight < self._most_in_flight or beginning is None:
+            self._submit(conn)
+        else:
+            self._refuse(conn, beginning)
+
+    def _let_go(self, conn: Any) -> None:
+        # The client has left: that must not wait for a turn, nor count as a request under way.
+        self.nr_conns -= 1
+        conn.close()
+
+    def _wait_for_data(self, conn: Any) -> None:
+        # Whoever connects and says nothing must not take a thread that others need.
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _submit(self, conn: Any) -> None:
+        self._in_flight += 1
+        done = self.tpool.submit(self.handle, conn)
+        done.add_done_callback(lambda done: self.method_queue.defer(self._finish, conn, done))
+
+    def _submit_at_once(self, conn: Any) -> None:
+        done = self.tpool.submit_at_once(self.handle, conn)
+        done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def _finish(self, conn: Any, done: Future[Any]) -> None:
+        self._in_flight -= 1
+        self.finish_request(conn, done)
+
+    def _refuse(self, conn: Any, beginning: bytes) -> None:
+        services_of(self.app.wsgi()).metrics.errors.labels(Overloaded.code).inc()
+        self._refused += 1
+        self.nr_conns -= 1
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.recv(overload.MOST_BYTES)  # closing with unread bytes would take the answer back
+            conn.sock.send(overload.refusal(beginning))
+            if not overload.is_whole(beginning):
+                conn.sock.shutdown(socket.SHUT_WR)
+                self._linger(conn.sock)
+                return
+        except OSError:
+            logger.debug("client is gone")
+        conn.sock.close()
+
+    def _linger(self, sock: socket.socket) -> None:
+        """Throw away what still comes of a refused request, for a moment, then close."""
+        self._lingering.append((time.monotonic() + _LINGER_SECONDS, sock))
+        self.poller.register(sock, selectors.EVENT_READ, self._discard)
+
+    def _discard(self, sock: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                if sock.recv(overload.MOST_BYTES):
+                    return
+            except ConnectionError:
+                pass
+            self._lingering = deque((until, other) for until, other in self._lingering if other is not sock)
+            self._end_lingering(sock)
+
+    def _end_lingering(self, sock: socket.socket) -> None:
+        self.poller.unregister(sock)
+        sock.close()
+
+    def murder_pending(self) -> None:
+        """Close what has waited for long enough, and say how many requests were refused: once a round of events."""
+        super().murder_pending()
+        now = time.monotonic()
+        while self._lingering and self._lingering[0][0] <= now:
+            self._end_lingering(self._lingering.popleft()[1])
+        if self._refused and now >= self._next_refusal_line:
+            # One line for all: a line each would cost more than refusing them.
+            logger.warning("requests refused", extra={"reason": Overloaded.code, "requests": self._refused})
+            self._refused, self._next_refusal_line = 0, now + 1.0
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Let nobody who is silent keep a worker from stopping."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    # Answering
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer a request; one that only waits keeps nobody else from being answered."""
+        deadline.arrived_at.set(conn.arrived)
         if req.path not in _WAITING_PATHS:
             return super().handle_request(req, conn)
         with self.tpool.turn_given_up():

@@ -8,6 +8,8 @@ import pytest
 
 from tests.integration.problems import problem_of
 from tests.models import WINE
+from wine_api.security.access import PROBE
+from wine_api.security.guard import guard_of
 
 
 @pytest.fixture
@@ -18,6 +20,7 @@ def broken(app):
     def fails():
         raise RuntimeError("the password is s3cret")
 
+    guard_of(app).open({"fails": PROBE})
     return app.test_client()
 
 

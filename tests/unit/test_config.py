@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wine_api import __version__
-from wine_api.config import InvalidSetting, Settings, settings_reference
+from wine_api.config import InvalidSetting, Rate, Settings, settings_reference
 
 DEFAULTS = Settings()
 VARIABLES = {field.name: field.metadata["variable"] for field in dataclasses.fields(Settings)}
@@ -52,6 +52,18 @@ def test_an_empty_environment_gives_the_defaults():
         ("STATE_DIR", "/state", "state_dir", Path("/state")),
         ("MAX_BODY_BYTES", "1", "max_body_bytes", 1),
         ("MAX_BATCH_ROWS", "20000", "max_batch_rows", 20_000),
+        ("MAX_IN_FLIGHT", "7", "max_in_flight", 7),
+        ("REQUEST_DEADLINE", "1.5", "request_deadline", 1.5),
+        ("API_KEYS_FILE", "/keys.json", "api_keys_file", Path("/keys.json")),
+        ("JWT_ISSUER", "https://id.example/", "jwt_issuer", "https://id.example/"),
+        ("JWT_AUDIENCE", "wine", "jwt_audience", "wine"),
+        ("JWT_ALGORITHMS", "ES256, EdDSA", "jwt_algorithms", ("ES256", "EdDSA")),
+        ("JWT_SCOPE_CLAIM", "roles", "jwt_scope_claim", "roles"),
+        ("JWT_SCOPES", "a=predict, b=model:write", "jwt_scopes", ("('a', 'predict')", "('b', 'model:write')")),
+        ("RATE_LIMIT", "60/minute", "rate_limit", Rate(60, 60)),
+        ("RATE_LIMIT_ROWS", "5/day", "rate_limit_rows", Rate(5, 86_400)),
+        ("RATE_LIMIT_STORAGE", "rediss://redis:6379/1", "rate_limit_storage", "rediss://redis:6379/1"),
+        ("CORS_ORIGINS", "https://A.example,http://b:81", "cors_origins", ("https://a.example", "http://b:81")),
         ("WEB_RELOAD", "Yes", "web_reload", True),
         ("WEB_RELOAD", "off", "web_reload", False),
         ("HOST", "0.0.0.0", "host", "0.0.0.0"),
@@ -74,11 +86,23 @@ def as_written(value):
     return value
 
 
+def test_the_keys_of_an_identity_provider_need_its_name_and_ours():
+    settings = read(JWT_JWKS="https://id.example/jwks", JWT_ISSUER="https://id.example/", JWT_AUDIENCE="wine")
+
+    assert settings.jwt_jwks == "https://id.example/jwks"
+    for missing in ({"JWT_ISSUER": "a"}, {"JWT_AUDIENCE": "a"}, {}):
+        with pytest.raises(InvalidSetting, match="JWT_JWKS needs JWT_ISSUER and JWT_AUDIENCE"):
+            read(JWT_JWKS="https://id.example/jwks", **missing)
+
+
 def test_the_cases_above_leave_no_variable_out():
     marks = test_every_variable_is_parsed.pytestmark[0].args[1]
+    alone = {"jwt_jwks"}  # it cannot stand alone: the test before this one
 
-    assert {name for _, _, name, _ in marks} == set(VARIABLES)
-    assert {(variable, name) for variable, _, name, _ in marks} == {(VARIABLES[name], name) for name in VARIABLES}
+    assert {name for _, _, name, _ in marks} | alone == set(VARIABLES)
+    assert {(VARIABLES[name], name) for name in alone} | {(variable, name) for variable, _, name, _ in marks} == {
+        (VARIABLES[name], name) for name in VARIABLES
+    }
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\n"], ids=["empty", "space", "white space"])
@@ -117,6 +141,17 @@ def test_white_space_around_a_value_does_not_count():
         ("PORT", "65536", "a whole number from 1 to 65535"),
         ("WEB_CONCURRENCY", "0", "a whole number from 1"),
         ("WEB_THREADS", "many", "a whole number from 1"),
+        ("MAX_IN_FLIGHT", "0", "a whole number from 1"),
+        ("REQUEST_DEADLINE", "-1", "a number of seconds, at least 0"),
+        *(("RATE_LIMIT", text, "a number per second") for text in ("60", "0/minute", "-1/day", "1/week", "1 / day")),
+        ("RATE_LIMIT_ROWS", "٣/minute", "a number per second"),
+        *(("RATE_LIMIT_STORAGE", text, "a URL like redis://") for text in ("memory://", "redis:", "host:6379")),
+        *(("JWT_ALGORITHMS", text, "some of") for text in ("HS256", "none", "RS256,none", ",")),
+        ("JWT_SCOPES", "predict", "pairs like"),
+        *(
+            ("CORS_ORIGINS", text, "exact origins")
+            for text in ("*", "null", "https://*.example/", "https://a.example/path", "a.example", "ftp://a.example")
+        ),
         ("TRUSTED_PROXIES", "everyone", "IP addresses or networks"),
         ("TRUSTED_PROXIES", "10.0.0.1/8", "IP addresses or networks"),
     ],

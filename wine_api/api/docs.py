@@ -29,8 +29,7 @@ _REDOC_POLICY = (
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Mount the pages, and write the document of *app*, which must have all its other routes by now."""
-    app.register_blueprint(blueprint)
+    """Write the document of *app*, which must have all its routes by now."""
     document = write_document(app, settings)
     app.extensions[_EXTENSION] = _Docs(app, config=_config(settings), template=document)
 

@@ -58,8 +58,7 @@ def _on_wine_error(error: WineError) -> Response:
     if isinstance(error, InvalidRequest):
         members["errors"] = [asdict(fault) for fault in error.faults]
     response = _problem(error.status, error.code, error.title, error.detail, members)
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(error.retry_after)
+    response.headers.update(error.headers)
     return response
 
 

@@ -65,6 +65,8 @@ _MEMBERS: dict[type[WineError], dict[str, Any]] = {
     errors.ModelRejected: {"gate": "digest", "reason": "digest_differs"},
     errors.ModelStoreUnavailable: {"reason": "unreachable"},
     errors.ModelQuarantined: {"version": "1.1.0", "gate": "digest", "reason": "digest_differs"},
+    errors.NotAllowed: {"scope": "model:write"},
+    errors.RateLimited: {"limit": "requests"},
     errors.WorkersNotConverged: {
         "workers": [_WORKERS[0], _WORKERS[1] | {"version": "1.0.0", "generation": 1, "converged": False}]
     },

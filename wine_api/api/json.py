@@ -66,7 +66,7 @@ def read_body(environ: WSGIEnvironment, most_bytes: int) -> bytes:
     Raises `UnsupportedMediaType`, `BodyTooLarge` (before anything is read, if the length is told) or `MalformedBody`.
     """
     if environ.get("CONTENT_TYPE") != MEDIA_TYPE or "HTTP_CONTENT_ENCODING" in environ:
-        _check_media_type(Request(environ))
+        _check_media_type(Request(environ, populate_request=False))
     told = environ.get("CONTENT_LENGTH", "")
     length = int(told) if told.isdecimal() and "HTTP_TRANSFER_ENCODING" not in environ else None
     too_large = f"The body may have at most {most_bytes} bytes."
@@ -88,7 +88,7 @@ def read_body(environ: WSGIEnvironment, most_bytes: int) -> bytes:
 
 def _read_untold(environ: WSGIEnvironment, most_bytes: int) -> bytes:
     # One more than is allowed: where there is no Content-Length, Werkzeug cuts a body at the limit without a word.
-    untold = Request(environ)
+    untold = Request(environ, populate_request=False)
     untold.max_content_length = most_bytes + 1
     return untold.get_data(cache=False)
 

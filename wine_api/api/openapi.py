@@ -24,6 +24,9 @@ from wine_api.schemas.model import ReloadRequest
 from wine_api.schemas.predictions import PredictBatchRequest, PredictRequest
 from wine_api.schemas.problem import ProblemSchema
 from wine_api.schemas.wine import WineArrayOrObject, WineFeatures, WineObject
+from wine_api.security import deadline
+from wine_api.security.access import ANYONE, Access, Scope
+from wine_api.security.guard import guard_of
 from wine_api.serving.wine import FEATURE_COUNT, FEATURE_NAMES
 
 # Where the document says that the service is; whoever hands it out puts the real address in its place.
@@ -73,6 +76,7 @@ _BY_POSITION = {"$ref": "#/components/schemas/WineNumbers"}
 _HEADERS = {
     "X-Request-ID": {"description": "The id of the request: yours, or a new one.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 0}},
+    "WWW-Authenticate": {"description": "What to send: see RFC 6750.", "schema": {"type": "string"}},
 }
 _INCLUDE = {
     "description": "What else to answer: the probability of each label.",
@@ -91,6 +95,22 @@ _REQUEST_ID = {
     "schema": {"type": "string"},
 }
 
+_DEADLINE = {
+    "description": (
+        "Milliseconds after its arrival when the request is no longer worth answering; then the model is not asked. "
+        "The service may have a shorter limit of its own."
+    ),
+    "schema": {"type": "integer", "minimum": 0, "maximum": 86_400_000},
+}
+_SECURITY_SCHEMES = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+    "Bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or a token (JWT) of the identity provider that the operator trusts.",
+    },
+}
+
 # Files of the documentation pages.
 _NOT_PART_OF_THE_API = frozenset({"flasgger.static"})
 
@@ -101,6 +121,12 @@ _ERRORS_OF_BODIES = (
     errors.UnsupportedMediaType,
     errors.InvalidRequest,
 )
+_HEADERS_OF_ERRORS: dict[type[WineError], str] = {
+    errors.NotAuthenticated: "WWW-Authenticate",
+    errors.NotAllowed: "WWW-Authenticate",
+    errors.RateLimited: "Retry-After",
+    errors.ModelNotLoaded: "Retry-After",
+}
 _OTHER_PROBLEM = "Any other problem, such as 405 `method_not_allowed`."
 
 
@@ -112,14 +138,14 @@ def write_document(app: Flask, settings: Settings) -> dict[str, Any]:
         openapi_version="3.1.0",
         info={"description": _DESCRIPTION.strip(), "license": {"name": "MIT License"}},
         servers=[{"url": EXAMPLE_URL}],
-        plugins=[FlaskPlugin(), _OperationsPlugin(), _SchemasPlugin(settings.max_batch_rows)],
+        plugins=[FlaskPlugin(), _OperationsPlugin(is_open=settings.is_open), _SchemasPlugin(settings.max_batch_rows)],
     )
     for tag, description in _TAGS.items():
         spec.tag({"name": tag, "description": description})
     _add_shared_parts(spec)
     for endpoint, view in app.view_functions.items():
         if endpoint not in _NOT_PART_OF_THE_API:
-            spec.path(view=view, app=app)
+            spec.path(view=view, app=app, access=guard_of(app).access_of(endpoint) or ANYONE)
     return spec.to_dict()
 
 
@@ -135,14 +161,22 @@ def _add_shared_parts(spec: APISpec) -> None:
     parts.parameter("include", "query", _INCLUDE)
     parts.parameter("metric_names", "query", _METRIC_NAMES)
     parts.parameter("X-Request-ID", "header", _REQUEST_ID)
+    parts.parameter(deadline.HEADER, "header", _DEADLINE)
+    for name, scheme in _SECURITY_SCHEMES.items():
+        parts.security_scheme(name, scheme)
 
 
 class _OperationsPlugin(BasePlugin):
     """Completes operations with what need not be repeated in each docstring.
 
+    Where *is_open*, nobody needs a key.
+
     The summary is the docstring's first line, and the description its other paragraphs. `errors` in the docstring
     names the classes of errors.py that the operation can end with, besides those that any request can meet.
     """
+
+    def __init__(self, *, is_open: bool) -> None:
+        self._open: list[dict[str, list[str]]] = [{}] if is_open else []
 
     def operation_helper(
         self,
@@ -150,15 +184,18 @@ class _OperationsPlugin(BasePlugin):
         operations: dict[str, Any] | None = None,
         *,
         view: Callable[..., Any] | None = None,
+        access: Access = ANYONE,
         **kwargs: Any,
     ) -> None:
-        """Complete the *operations* of *view*."""
+        """Complete the *operations* of *view*, which callers need *access* for."""
         summary, _, description = (inspect.getdoc(view) or "").partition("---")[0].partition("\n\n")
         for operation in (operations or {}).values():
             operation["summary"] = summary.strip().rstrip(".")
             if description.strip():
                 operation["description"] = description.strip()
-            operation["responses"] |= _problems(_errors_of(operation))
+            operation["responses"] |= _problems([*_errors_of(operation), *_errors_of_access(access)])
+            if access.scope is not None:
+                operation["security"] = [*({name: [str(access.scope)]} for name in _SECURITY_SCHEMES), *self._open]
             for response in operation["responses"].values():
                 response.setdefault("headers", {})["X-Request-ID"] = "X-Request-ID"
 
@@ -167,6 +204,14 @@ def _errors_of(operation: dict[str, Any]) -> list[type[WineError]]:
     met = [getattr(errors, name) for name in operation.pop("errors", ())]
     of_body = _ERRORS_OF_BODIES if "requestBody" in operation else ()
     return [*of_body, *met, WineError]
+
+
+def _errors_of_access(access: Access) -> list[type[WineError]]:
+    """Return what a caller may meet before a view is called."""
+    of_scope = [errors.NotAuthenticated, errors.NotAllowed, errors.IdentityProviderUnavailable] if access.scope else []
+    of_limits = [errors.RateLimited, errors.Overloaded] if access.limited else []
+    of_deadline = [errors.DeadlineExceeded] if access.scope is Scope.PREDICT else []
+    return [*of_scope, *of_limits, *of_deadline]
 
 
 def _problems(met: list[type[WineError]]) -> dict[int | str, dict[str, Any]]:
@@ -184,9 +229,8 @@ def _problem(met: list[type[WineError]]) -> dict[str, Any]:
         "description": "\n\n".join(f"`{error.code}`: {explain(error)}" for error in met),
         "content": _content(*(error.code for error in met)),
     }
-    if errors.ModelNotLoaded in met:
-        response["headers"] = {"Retry-After": "Retry-After"}
-    return response
+    promised = {name: name for error, name in _HEADERS_OF_ERRORS.items() if error in met}
+    return response | ({"headers": promised} if promised else {})
 
 
 def _content(*codes: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from wine_api.api.json import MEDIA_TYPE, dump, parse, read_body
@@ -12,6 +12,7 @@ from wine_api.errors import BatchTooLarge, Fault, InvalidRequest
 from wine_api.observability.requests import observed
 from wine_api.schemas.predictions import PredictBatchRequest, PredictRequest
 from wine_api.schemas.well_formed import read_wine, read_wines
+from wine_api.security.guard import Guard, guard_of
 from wine_api.services import Services, get_services
 from wine_api.serving.predictions import Predicted
 from wine_api.serving.wine import FEATURE_COUNT, Matrix
@@ -37,7 +38,7 @@ def predict() -> ResponseReturnValue:
     post:
       operationId: predict
       tags: [predictions]
-      parameters: [include, X-Request-ID]
+      parameters: [include, X-Request-ID, X-Request-Deadline-Ms]
       requestBody:
         required: true
         content:
@@ -63,7 +64,7 @@ def predict() -> ResponseReturnValue:
         wine = read_wine(body)
         if wine is None:
             wine = _predict_request.load(parse(body))
-    return _response(answer_for_one(environ, services, wine, include))
+    return _response(answer_for_one(environ, services, guard_of(current_app), wine, include))
 
 
 @blueprint.post("/predict/batch")
@@ -77,7 +78,7 @@ def predict_batch() -> ResponseReturnValue:
     post:
       operationId: predict_batch
       tags: [predictions]
-      parameters: [include, X-Request-ID]
+      parameters: [include, X-Request-ID, X-Request-Deadline-Ms]
       requestBody:
         required: true
         content:
@@ -97,25 +98,31 @@ def predict_batch() -> ResponseReturnValue:
         wines = read_wines(body, services.settings.max_batch_rows)
         if wines is None:
             wines = _load_batch(parse(body), services.settings.max_batch_rows)
-    return _response(answer_for_many(environ, services, wines, include))
+    return _response(answer_for_many(environ, services, guard_of(current_app), wines, include))
 
 
-def answer_for_one(environ: WSGIEnvironment, services: Services, wine: Matrix, include_probabilities: bool) -> bytes:
-    """Return the answer to the request in *environ*, for *wine*, shape (1, 11).
+def answer_for_one(
+    environ: WSGIEnvironment, services: Services, guard: Guard, wine: Matrix, include_probabilities: bool
+) -> bytes:
+    """Return the answer to the request in *environ*, which *guard* has admitted, for *wine*, shape (1, 11).
 
-    Raises `ModelNotLoaded`.
+    Raises `ModelNotLoaded`, and what `Guard.admit_rows` raises.
     """
+    guard.admit_rows(environ, 1)
     with services.spans.span("predict"):
         predicted = services.predictions.predict(wine)
     with services.spans.span("respond"):
         return dump(_rows(predicted, include_probabilities)[0] | _accounts(predicted, environ))
 
 
-def answer_for_many(environ: WSGIEnvironment, services: Services, wines: Matrix, include_probabilities: bool) -> bytes:
-    """Return the answer to the request in *environ*, for *wines*, shape (rows, 11).
+def answer_for_many(
+    environ: WSGIEnvironment, services: Services, guard: Guard, wines: Matrix, include_probabilities: bool
+) -> bytes:
+    """Return the answer to the request in *environ*, which *guard* has admitted, for *wines*, shape (rows, 11).
 
-    Raises `ModelNotLoaded`.
+    Raises `ModelNotLoaded`, and what `Guard.admit_rows` raises.
     """
+    guard.admit_rows(environ, len(wines))
     with services.spans.span("predict"):
         predicted = services.predictions.predict(wines)
         services.metrics.batch_rows.observe(len(wines))

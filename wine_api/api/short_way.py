@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, request
@@ -16,27 +17,38 @@ from wine_api.api import predict
 from wine_api.api.json import MEDIA_TYPE, read_body
 from wine_api.observability.requests import observed
 from wine_api.schemas.well_formed import read_wine, read_wines
+from wine_api.security.guard import Guard, guard_of
 from wine_api.services import Services
 from wine_api.serving.wine import Matrix
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _REFUSED = "wine_api.refused"
 
 Read = Callable[[bytes], Matrix | None]
-Answer = Callable[["WSGIEnvironment", Services, Matrix, bool], bytes]
+Answer = Callable[["WSGIEnvironment", Services, Guard, Matrix, bool], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """A route that has a short way: its *endpoint* in Flask, and how to read and to answer a request for it."""
+
+    endpoint: str
+    read: Read
+    answer: Answer
 
 
 class ShortWay:
-    """WSGI middleware that answers plain requests for predictions, and leaves the others to *application*."""
+    """WSGI middleware that answers plain requests for predictions, and leaves the others to *app*."""
 
-    def __init__(self, application: WSGIApplication, services: Services) -> None:
-        self._application = application
+    def __init__(self, app: Flask, services: Services) -> None:
+        self._app = app
+        self._application = app.wsgi_app
         self._services = services
-        self._routes: dict[str, tuple[Read, Answer]] = {
-            "/predict": (read_wine, predict.answer_for_one),
-            "/predict/batch": (self._read_wines, predict.answer_for_many),
+        self._routes = {
+            "/predict": _Route("predict.predict", read_wine, predict.answer_for_one),
+            "/predict/batch": _Route("predict.predict_batch", self._read_wines, predict.answer_for_many),
         }
 
     def _read_wines(self, body: bytes) -> Matrix | None:
@@ -48,7 +60,7 @@ class ShortWay:
         if route is None or not _is_plain(environ):
             return self._application(environ, start_response)
         try:
-            content = self._answer(environ, *route)
+            content = self._answer(environ, route)
         except Exception as error:
             environ[_REFUSED] = error
             content = None
@@ -58,14 +70,16 @@ class ShortWay:
         start_response("200 OK", [("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(content)))])
         return [content]
 
-    def _answer(self, environ: WSGIEnvironment, read: Read, answer: Answer) -> bytes | None:
+    def _answer(self, environ: WSGIEnvironment, route: _Route) -> bytes | None:
+        guard = guard_of(self._app)
+        guard.admit(environ, route.endpoint)
         with self._services.spans.span("validate"):
             body = read_body(environ, self._services.settings.max_body_bytes)
-            wines = read(body)
+            wines = route.read(body)
         if wines is None:
             environ["wsgi.input"] = io.BytesIO(body)  # for who reads it next
             return None
-        return answer(environ, self._services, wines, False)
+        return route.answer(environ, self._services, guard, wines, False)
 
 
 def _is_plain(environ: WSGIEnvironment) -> bool:
@@ -88,4 +102,4 @@ def init_app(app: Flask, services: Services) -> None:
         if error is not None:
             raise error
 
-    app.wsgi_app = ShortWay(app.wsgi_app, services)  # type: ignore[method-assign]
+    app.wsgi_app = ShortWay(app, services)  # type: ignore[method-assign]

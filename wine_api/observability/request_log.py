@@ -43,6 +43,8 @@ class RequestLog:
         }
         if request.span is not None:
             line["trace_id"] = request.span.trace_id
+        if request.caller is not None:
+            line["caller"] = request.caller
         if request.outcome is not None:
             line["outcome"] = request.outcome
             self._add_predictions(line, request.predicted)

@@ -50,6 +50,7 @@ class ObservedRequest:
     status: int = 500
     route: str | None = None
     outcome: str | None = None
+    caller: str | None = None  # whose key or token it was: the guard notes it here
     predicted: Predicted | None = None
     span: RequestSpan | None = None
 

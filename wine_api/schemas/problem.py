@@ -39,6 +39,8 @@ class ProblemSchema(Schema):
         metadata={"description": "For `model_rejected` and `model_quarantined`: the check that refused the model."}
     )
     reason = fields.String(metadata={"description": "For errors of models and stores: a stable word for the cause."})
+    scope = fields.String(metadata={"description": "For `not_allowed`: the scope that is needed."})
+    limit = fields.String(metadata={"description": "For `rate_limited`: what of, `requests` or `rows`."})
     workers = fields.List(
         fields.Dict(), metadata={"description": "For `workers_not_converged`: which worker has which model."}
     )

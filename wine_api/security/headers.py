@@ -1,19 +1,54 @@
-"""Headers that keep browsers safe."""
+"""Headers of every answer: those that keep browsers safe, and how the caller stands with the rate limits."""
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+from wine_api.security.rate_limit import STANDING
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_POLICY = "Content-Security-Policy"
+_ALWAYS = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"))
 # What answers with JSON needs nothing of a browser; pages set a policy of their own.
-_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+_NOTHING = (_POLICY, "default-src 'none'; frame-ancestors 'none'")
+# Only where the caller came by TLS, as a trusted proxy says: elsewhere browsers ignore it, and must.
+_TLS_ONLY = ("Strict-Transport-Security", "max-age=31536000")
 
 
-def init_app(app: Flask) -> None:
-    """Add the headers to every answer of *app*."""
+class SafeHeaders:
+    """WSGI middleware that adds the headers.
 
-    @app.after_request
-    def add_headers(response: Response) -> Response:
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("Referrer-Policy", "no-referrer")
-        response.headers.setdefault("Content-Security-Policy", _NOTHING)
-        return response
+    Here and not in Flask, where looking through the headers of an answer costs more than all the rest of the guard.
+    *limit_policy* is what the rate limits are, if there are any.
+    """
+
+    def __init__(self, application: WSGIApplication, limit_policy: str | None) -> None:
+        self._application = application
+        self._limit_policy = limit_policy
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+
+        def start_safe_response(
+            status: str,
+            headers: list[tuple[str, str]],
+            exc_info: tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None = None,
+        ) -> Any:
+            added = [*headers, *_ALWAYS]
+            for name, _ in headers:
+                if name == _POLICY:
+                    break
+            else:
+                added.append(_NOTHING)
+            if environ["wsgi.url_scheme"] == "https":
+                added.append(_TLS_ONLY)
+            if self._limit_policy is not None and (standing := environ.get(STANDING)):
+                added.append(("RateLimit-Policy", self._limit_policy))
+                added.append(("RateLimit", standing))
+            return start_response(status, added, exc_info)
+
+        return self._application(environ, start_safe_response)
