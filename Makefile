@@ -59,6 +59,8 @@ format: $(VENV)/.development  ## Put the code into its format
 ##@ Keep
 lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet pyproject.toml $(LOCK) --output-file requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(BIN)/uv pip compile --quiet - $(LOCK) --output-file requirements-build.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
 
 docs: $(VENV)/.development  ## Write docs/configuration.md and docs/model_card.schema.json from the code

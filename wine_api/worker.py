@@ -86,6 +86,31 @@ def on_starting(server: Any) -> None:
         server.wine_run = begin_run(services, upgrading=server.master_pid != 0)
     except (OSError, StateDirInUse) as error:
         refuse_to_start(error)
+    if services.settings.drain_seconds > 0:
+        server.handle_term = Drain(server, services)
+
+
+class Drain:
+    """The master's answer to SIGTERM: first nobody is ready any more, and `DRAIN_SECONDS` later the workers stop.
+
+    Whoever sends requests here needs a moment to notice; until then they are answered. A second SIGTERM ends the wait.
+    """
+
+    def __init__(self, server: Any, services: Services) -> None:
+        self._server = server
+        self._stop = server.handle_term
+        self._draining = services.draining
+        self._seconds = services.settings.drain_seconds
+
+    def __call__(self) -> None:
+        """Begin to drain, or stop if that was begun before."""
+        if self._draining.everywhere:
+            self._stop()
+        self._draining.set_everywhere()
+        logger.info("draining", extra={"seconds": self._seconds})
+        # By a timer, as the master has to look after its workers meanwhile; children do not inherit timers.
+        signal.signal(signal.SIGALRM, lambda number, frame: self._server.signal(signal.SIGTERM, frame))
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
 
 def when_ready(server: Any) -> None:
@@ -164,6 +189,8 @@ class Worker(ThreadWorker):
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer a request; one that only waits keeps nobody else from being answered."""
+        if services_of(self.app.wsgi()).draining.is_set():
+            req.force_close()  # so that the client's next request goes where it will be answered
         if req.path not in _WAITING_PATHS:
             return super().handle_request(req, conn)
         with self.tpool.turn_given_up():
