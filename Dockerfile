@@ -25,7 +25,7 @@ RUN python -m venv tools \
     && python -m venv --without-pip /opt/wine-api \
     && tools/bin/pip --python /opt/wine-api/bin/python install --no-index --no-deps wheels/*.whl \
     && rm -rf wheels \
-    && find /opt/wine-api/lib -type d \( -name tests -o -path '*/joblib/test' \) -prune -exec rm -rf {} +
+    && find /opt/wine-api/lib \( -type d \( -name tests -o -path '*/joblib/test' \) -o -name conftest.py \) -prune -exec rm -rf {} +
 
 
 FROM dependencies AS application
