@@ -201,6 +201,25 @@ class Worker(ThreadWorker):
         services_of(self.app.wsgi()).draining.set()
         super().handle_exit(sig, frame)
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept connections, or no more; a stopping worker takes those that wait already, and then refuses others.
+
+        Gunicorn keeps the socket open until its last connection ends: what comes meanwhile waits for nobody, and is
+        reset after it has sent its request. A proxy that is refused at once asks another instance.
+        """
+        super().set_accept_enabled(enabled)
+        if self.alive:
+            return
+        for listener in self.sockets:
+            self._accept_all(listener)
+            listener.close()
+
+    def _accept_all(self, listener: Any) -> None:
+        before = -1
+        while self.nr_conns != before:
+            before = self.nr_conns
+            self.accept(listener)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that the application never saw, or could not answer."""
         status, reason, code, detail = _describe(exc)
