@@ -16,6 +16,6 @@ for pod in $(kubectl --namespace "$namespace" get pods --selector app.kubernetes
     --data "${body:-{\}}" http://127.0.0.1:18000/model/reload
   echo
   kill "$forward"
-  wait "$forward" || true
+  wait "$forward" 2>/dev/null || true
   forward=
 done

@@ -181,6 +181,40 @@ def test_a_worker_that_dies_while_draining_is_replaced_and_not_ready(tmp_path, s
         assert server.stop(signal.SIGINT) == 0
 
 
+def test_who_has_connected_when_a_worker_stops_is_answered(tmp_path, served):
+    with running_server(tmp_path, served | {"WEB_CONCURRENCY": "1"}) as server:
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        with server.connected() as connection:  # waits in the queue of the socket: nobody accepts it
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: wine\r\n\r\n")
+            server.send(signal.SIGTERM)
+            server.wait_for_line("Handling signal: term")
+
+            os.kill(worker, signal.SIGCONT)
+
+            assert read_answer(connection).status == 200
+        assert server.wait_for_end() == 0
+
+
+def test_who_connects_later_is_refused_and_not_kept_waiting(tmp_path, served):
+    with running_server(tmp_path, served | {"WEB_CONCURRENCY": "1"}) as server, server.connected() as connection:
+        start_request(connection)  # keeps the worker from ending
+        server.send(signal.SIGTERM)
+
+        wait_until(lambda: refuses(server), "connections to be refused")
+
+        assert finish_request(connection).status == 200
+        assert server.wait_for_end() == 0
+
+
+def refuses(server: Server) -> bool:
+    try:
+        with server.connected():
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
 def test_needs_no_setting_keeps_its_files_to_itself_and_ends_on_ctrl_c(tmp_path):
     settings = {"STATE_DIR": "", "MODEL_CACHE_DIR": "", "HOME": str(tmp_path / "home")}
 
