@@ -51,12 +51,13 @@ def installed(open_folder) -> Path:
 def as_somebody_else() -> list[str]:
     """Return the command that runs another as a user who owns nothing; who is not root is such a user already.
 
-    Where the interpreter lies in root's own folders, that user may read them, and still write nothing.
+    Where the interpreter or this checkout lies in root's own folders, that user may read them, and still write nothing.
     """
     if os.getuid() != 0:
         return []
     command = ["/usr/bin/setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--no-new-privs"]
-    if any(not folder.stat().st_mode & 0o001 for folder in Path(os.path.realpath(sys.executable)).parents):
+    needed = {Path(os.path.realpath(sys.executable)), Path(sys.prefix), ROOT / "wsgi.py"}
+    if any(not folder.stat().st_mode & 0o001 for path in needed for folder in path.parents):
         command += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return command
 

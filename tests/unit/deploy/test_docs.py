@@ -42,4 +42,4 @@ def test_it_gives_each_stack_the_parameters_that_it_needs(name):
 def test_every_secret_of_the_workflows_is_explained():
     table = GUIDE.split("| secret |")[1].split("\n\n")[0]
 
-    assert set(re.findall(r"secrets\.(\w+)", WORKFLOWS)) == set(re.findall(r"`([A-Z_]+)`", table))
+    assert set(re.findall(r"secrets\.(\w+)", WORKFLOWS)) == set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE))
