@@ -18,7 +18,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' wine_api/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev smoke check lint types test unit integration e2e format image up down manifests lock docs redoc clean
+.PHONY: help install run dev smoke check lint types test unit integration e2e format image up down manifests bench profile lock docs redoc clean
 
 ##@ Start
 run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in production
@@ -74,12 +74,23 @@ manifests:  ## Write what deploy/kubernetes/overlays come to into ./var/manifest
 	@for overlay in deploy/kubernetes/overlays/*/; do \
 	  kubectl kustomize "$$overlay" >"var/manifests/$$(basename "$$overlay").yaml" && echo "var/manifests/$$(basename "$$overlay").yaml"; done
 
+##@ Measure
+bench: $(VENV)/.bench  ## Layers, engines, and the service under load (needs wrk, WINE_DATA and half an hour of a quiet machine)
+	$(BIN)/python -m benchmarks.layers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.reloads
+
+profile: $(VENV)/.bench  ## Draw a flame graph of a worker under load: flame.svg
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m benchmarks.flame flame.svg
+
 ##@ Keep
 lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet pyproject.toml $(LOCK) --output-file requirements.lock
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	  | $(BIN)/uv pip compile --quiet - $(LOCK) --output-file requirements-build.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench $(LOCK) --constraint requirements.lock --output-file requirements-bench.lock
 
 docs: $(VENV)/.development  ## Write docs/configuration.md and docs/model_card.schema.json from the code
 	$(BIN)/python tools/write_docs.py
@@ -109,3 +120,8 @@ $(VENV)/.development: requirements-dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --editable .
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.bench: requirements-bench.lock | $(VENV)/.development
+	$(SAY) "Installing the locked dependencies of the benchmarks into $(VENV) (once) …"
+	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-bench.lock
+	@touch $@

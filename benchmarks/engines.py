@@ -1,7 +1,7 @@
 """Measures the engines of the service against scikit-learn, and against a bare loop over the trees.
 
-    OMP_NUM_THREADS=1 python benchmarks/engines.py
-    OMP_NUM_THREADS=1 python benchmarks/engines.py --models forest --rows 1 1000
+    OMP_NUM_THREADS=1 python -m benchmarks.engines
+    OMP_NUM_THREADS=1 python -m benchmarks.engines --models forest --rows 1 1000
 
 With all models, and 1 to 10,000 rows, it takes about ten minutes.
 
@@ -13,15 +13,10 @@ which are not those of the request before. Of each batch the best of some repeti
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +36,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from benchmarks import machine
+from benchmarks.floors.bare_loop import loop
+from benchmarks.wines import add_data_option, both_tables, perturbed
 from wine_api.serving.engines.choice import choose_engine
 from wine_api.serving.gates import VettedModel
 from wine_api.serving.shape import classes_of, make_servable
-from wine_api.training.data import read_dataset
 
-HERE = Path(__file__).parent
 ROWS = (1, 2, 3, 4, 8, 16, 32, 48, 49, 64, 100, 127, 128, 256, 511, 512, 1000, 2000, 5000, 10000)
 REPETITIONS = 5
 
@@ -98,8 +94,8 @@ class Result:
 
 def main() -> None:
     options = _options()
-    wines, qualities = _data(options.data)
-    pool = _perturbed(wines, 40_000)
+    wines, qualities = both_tables(options.data)
+    pool = perturbed(wines, 40_000)
     results: list[Result] = []
     loads: dict[str, dict[str, Any]] = {}
     for name in options.models:
@@ -109,33 +105,21 @@ def main() -> None:
             measured = _measure(name, ways, _batches(pool, rows))
             results += measured
             print(_line(measured), flush=True)
-    _write(options.out, results, loads)
+    machine.write(
+        options.out,
+        threads=os.environ.get("OMP_NUM_THREADS"),
+        loads=loads,
+        results=[asdict(result) for result in results],
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the engines.")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rows", nargs="+", type=int, default=ROWS)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("WINE_DATA") or HERE.parents[1] / "shared" / "data",
-        help="the folder of winequality-red.csv and winequality-white.csv (default: WINE_DATA)",
-    )
-    parser.add_argument("--out", type=Path, default=HERE / "results" / f"engines-{datetime.now(UTC):%Y-%m-%d}.json")
+    add_data_option(parser)
+    parser.add_argument("--out", type=Path, default=machine.result_path("engines"))
     return parser.parse_args()
-
-
-def _data(folder: Path) -> tuple[Any, Any]:
-    dataset = read_dataset([folder / "winequality-red.csv", folder / "winequality-white.csv"])
-    return dataset.wines, dataset.qualities
-
-
-def _perturbed(wines: Any, count: int) -> Any:
-    """Return wines like *wines* of which no two are equal."""
-    random = np.random.default_rng(0)
-    drawn = wines[random.integers(len(wines), size=count)]
-    return np.abs(drawn + random.normal(scale=0.05 * wines.std(axis=0), size=drawn.shape))
 
 
 def _batches(pool: Any, rows: int) -> list[Any]:
@@ -160,23 +144,9 @@ def _ways(name: str, estimator: Any) -> tuple[dict[str, Way], dict[str, Any]]:
         "sklearn": estimator.predict if classes is None else estimator.predict_proba,
     }
     if name in LOOPS:
-        ways["loop"] = _loop(estimator)
+        ways["loop"] = loop(estimator)
     cost = {"engine": engine.name, "choose_ms": 1000 * (chosen - started), "build_ms": 1000 * (rebuilt - chosen)}
     return ways, cost
-
-
-def _loop(forest: Any) -> Way:
-    predicts = [tree.tree_.predict for tree in forest.estimators_]
-
-    def loop(rows: Any) -> Any:
-        single = rows.astype(np.float32)
-        total = np.zeros((len(rows), len(forest.classes_)))
-        for predict in predicts:
-            total += predict(single)
-        total /= len(predicts)
-        return total
-
-    return loop
 
 
 def _measure(model: str, ways: dict[str, Way], batches: list[Any]) -> list[Result]:
@@ -206,41 +176,6 @@ def _line(measured: Iterable[Result]) -> str:
         if result is not engine
     ]
     return f"  {engine.rows:6d} rows   " + "   ".join([*columns, *ratios])
-
-
-def _write(path: Path, results: list[Result], loads: dict[str, dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain") else ""),
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "processor": _processor(),
-            "processors": os.cpu_count(),
-            "system": platform.platform(),
-            "load_average": os.getloadavg(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("scikit-learn", "numpy", "scipy")},
-        },
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "loads": loads,
-        "results": [asdict(result) for result in results],
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"\nwritten to {path}")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

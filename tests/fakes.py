@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +54,7 @@ def loaded_model(
         source={"kind": "local", "bucket": None, "key": version_key(version), "version_id": None},
         card=card,
         engine=engine or FakeEngine(),
+        engine_reason=None,
         classes=(5, 6),
         library_mismatch={},
         loaded_at=_EPOCH,
@@ -67,7 +69,8 @@ class FakeLoader:
     loaded: list[str] = field(default_factory=list)
     fault: Exception | None = None
 
-    def load(self, artifact: Artifact, deadline: float) -> LoadedModel:
+    def load(self, artifact: Artifact, deadline: float, *, survived: Callable[[], None] = lambda: None) -> LoadedModel:
+        survived()
         self.loaded.append(artifact.version)
         if self.fault is not None:
             raise self.fault

@@ -160,6 +160,12 @@ class Metrics:
             registry=registry,
         )
         self.model_rollbacks = Counter("wine_model_rollbacks", "Rollbacks to the model before.", registry=registry)
+        self.engine_fallbacks = Counter(
+            "wine_engine_fallbacks",
+            "Models that a worker took into use without a faster engine, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self._host: list[Collector] = [_ProcessCollector()]
 
     def ask_host(self, ask: Callable[[], HostGauges]) -> None:

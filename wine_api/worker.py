@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -12,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, Any, NoReturn, TypeVar
 
+import sklearn.ensemble  # noqa: F401  # most models need it: imported by the master, once for all workers
 from gunicorn import util
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.gthread import ThreadWorker
@@ -82,6 +84,9 @@ def begin_run(services: Services, *, upgrading: bool) -> IO[bytes] | None:
 def on_starting(server: Any) -> None:
     """Begin the run, or say in one line why not and exit."""
     services = services_of(server.app.wsgi())
+    # What the master has made so far, workers share with it as long as nobody writes to it, and the collector does.
+    gc.freeze()
+    gc.enable()
     try:
         server.wine_run = begin_run(services, upgrading=server.master_pid != 0)
     except (OSError, StateDirInUse) as error:

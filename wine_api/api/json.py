@@ -7,13 +7,14 @@ import re
 from typing import Any, NoReturn
 
 import orjson
-from flask import Flask, request
+from flask import Flask, Response, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from wine_api.errors import BodyTooLarge, InvalidJSON, MalformedBody, UnsupportedMediaType
 from wine_api.services import get_services
 
+MEDIA_TYPE = "application/json"
 _DEEPEST = 16
 # Possessive, and content with a string that does not end: a pattern that tries again would take hours for 4 MB of \\".
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?+\Z)', re.DOTALL)
@@ -29,7 +30,7 @@ class StrictJSONProvider(JSONProvider):
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         """Return the document that *s* holds."""
-        return _parse(s.encode() if isinstance(s, str) else s)
+        return parse(s.encode() if isinstance(s, str) else s)
 
 
 def init_app(app: Flask) -> None:
@@ -37,14 +38,17 @@ def init_app(app: Flask) -> None:
     app.json = StrictJSONProvider(app)
 
 
+def json_response(document: Any) -> Response:
+    """Return the answer that *document*, made of plain values, is written in."""
+    return Response(orjson.dumps(document), content_type=MEDIA_TYPE)
+
+
 def read_json() -> Any:
     """Return the document in the body of the current request.
 
-    Raises `UnsupportedMediaType`, `BodyTooLarge` (before anything is read, if the length is told), `MalformedBody` or
-    `InvalidJSON`.
+    Raises what `read_body` and `parse` raise.
     """
-    _check_media_type()
-    return _parse(_read_body())
+    return parse(read_body())
 
 
 def read_optional_json() -> Any:
@@ -53,36 +57,50 @@ def read_optional_json() -> Any:
     return read_json() if has_body else {}
 
 
+def read_body() -> bytes:
+    """Return the body of the current request, which must be announced as JSON.
+
+    Raises `UnsupportedMediaType`, `BodyTooLarge` (before anything is read, if the length is told) or `MalformedBody`.
+    """
+    environ = request.environ
+    if environ.get("CONTENT_TYPE") != MEDIA_TYPE or "HTTP_CONTENT_ENCODING" in environ:
+        _check_media_type()
+    longest = get_services().settings.max_body_bytes
+    told = environ.get("CONTENT_LENGTH", "")
+    length = int(told) if told.isdecimal() and "HTTP_TRANSFER_ENCODING" not in environ else None
+    too_large = f"The body may have at most {longest} bytes."
+    if (length or 0) > longest:
+        raise BodyTooLarge(too_large)
+    try:
+        body = _read_untold(longest) if length is None else environ["wsgi.input"].read(length)
+    except RequestEntityTooLarge as error:
+        raise BodyTooLarge(too_large) from error
+    except Exception as error:
+        # The server below raises errors of its own for broken chunks; which ones is its affair.
+        raise MalformedBody("The body broke off, or its chunks are malformed.") from error
+    if len(body) > longest:
+        raise BodyTooLarge(too_large)
+    if len(body) < (length or 0):
+        raise MalformedBody("The body ended before its Content-Length.")
+    return body
+
+
+def _read_untold(longest: int) -> bytes:
+    # One more than is allowed: where there is no Content-Length, Werkzeug cuts a body at the limit without a word.
+    request.max_content_length = longest + 1
+    return request.get_data(cache=False)
+
+
 def _check_media_type() -> None:
     charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if request.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
+    if request.mimetype != MEDIA_TYPE or charset not in ("utf-8", "utf8"):
         raise UnsupportedMediaType("Send the body as application/json in UTF-8.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
 
 
-def _read_body() -> bytes:
-    longest = get_services().settings.max_body_bytes
-    too_large = BodyTooLarge(f"The body may have at most {longest} bytes.")
-    if (request.content_length or 0) > longest:
-        raise too_large
-    # One more than is allowed: where there is no Content-Length, Werkzeug cuts a body at the limit without a word.
-    request.max_content_length = longest + 1
-    try:
-        body = request.get_data(cache=False)
-    except RequestEntityTooLarge as error:
-        raise too_large from error
-    except Exception as error:
-        # The server below raises errors of its own for broken chunks; which ones is its affair.
-        raise MalformedBody("The body broke off, or its chunks are malformed.") from error
-    if len(body) > longest:
-        raise too_large
-    if request.content_length is not None and len(body) < request.content_length:
-        raise MalformedBody("The body ended before its Content-Length.")
-    return body
-
-
-def _parse(body: bytes) -> Any:
+def parse(body: bytes) -> Any:
+    """Return the document in *body*, or raise `InvalidJSON`: for what is not JSON, and for keys that come twice."""
     if _deeper_than(body, _DEEPEST):
         raise InvalidJSON(f"The body is nested deeper than {_DEEPEST} levels.")
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from wine_api import native_threads
 from wine_api.api.health import model_in_use, timestamp
 from wine_api.api.json import read_optional_json
 from wine_api.schemas.model import ModelSchema, ReloadRequest, ReloadResponse, VersionsSchema
@@ -45,6 +46,8 @@ def show() -> ResponseReturnValue:
         **model_in_use(model, host),
         "generation": host.generation,
         "source": model.source,
+        "engine_reason": model.engine_reason,
+        "compute": {"processors": native_threads.processors(), "threads": native_threads.threads()},
         "features": _features(model.card),
         "classes": model.classes,
         "metrics": None if model.card is None else model.card.metrics,

@@ -7,20 +7,19 @@ from typing import Any
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from wine_api.api.json import read_json
+from wine_api.api.json import json_response, parse, read_body
 from wine_api.errors import BatchTooLarge, Fault, InvalidRequest
 from wine_api.observability.requests import observed
-from wine_api.schemas.predictions import PredictBatchRequest, PredictBatchResponse, PredictRequest, PredictResponse
+from wine_api.schemas.predictions import PredictBatchRequest, PredictRequest
+from wine_api.schemas.well_formed import read_wine, read_wines
 from wine_api.services import get_services
 from wine_api.serving.predictions import Predicted
-from wine_api.serving.wine import FEATURE_COUNT
+from wine_api.serving.wine import FEATURE_COUNT, Matrix
 
 blueprint = Blueprint("predict", __name__)
 
 _predict_request = PredictRequest()
-_predict_response = PredictResponse()
 _batch_request = PredictBatchRequest()
-_batch_response = PredictBatchResponse()
 
 
 @blueprint.post("/predict")
@@ -55,9 +54,12 @@ def predict() -> ResponseReturnValue:
       errors: [ModelNotLoaded]
     """
     include = _include_probabilities()
-    wine = _predict_request.load(read_json())
+    body = read_body()
+    wine = read_wine(body)
+    if wine is None:
+        wine = _predict_request.load(parse(body))
     predicted = get_services().predictions.predict(wine)
-    return _predict_response.dump({**_rows(predicted, include)[0], **_accounts(predicted)})
+    return json_response(_rows(predicted, include)[0] | _accounts(predicted))
 
 
 @blueprint.post("/predict/batch")
@@ -84,18 +86,22 @@ def predict_batch() -> ResponseReturnValue:
           content: {application/json: {schema: PredictBatchResponse, examples: {batch: batch}}}
       errors: [BatchTooLarge, ModelNotLoaded]
     """
+    services = get_services()
     include = _include_probabilities()
-    body = read_json()
-    _refuse_large_batch(body, get_services().settings.max_batch_rows)
-    wines = _batch_request.load(body)
-    predicted = get_services().predictions.predict(wines)
-    get_services().metrics.batch_rows.observe(len(wines))
+    body = read_body()
+    wines = read_wines(body, services.settings.max_batch_rows)
+    if wines is None:
+        wines = _load_batch(parse(body), services.settings.max_batch_rows)
+    predicted = services.predictions.predict(wines)
+    services.metrics.batch_rows.observe(len(wines))
     rows = _rows(predicted, include)
-    return _batch_response.dump({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
+    return json_response({"predictions": rows, "batch_size": len(rows), **_accounts(predicted)})
 
 
 def _include_probabilities() -> bool:
     """Whether the caller asked for probabilities, with `?include=probabilities`."""
+    if not request.query_string:
+        return False
     included = request.args.getlist("include")
     if any(word != "probabilities" for word in included):
         raise InvalidRequest(
@@ -105,11 +111,13 @@ def _include_probabilities() -> bool:
     return bool(included)
 
 
-def _refuse_large_batch(body: Any, most_rows: int) -> None:
-    """Refuse too many rows before looking at any of them."""
-    forms = body.values() if isinstance(body, dict) else ()
+def _load_batch(document: Any, most_rows: int) -> Matrix:
+    """Return the wines in *document*; too many rows are refused before any of them is looked at."""
+    forms = document.values() if isinstance(document, dict) else ()
     if any(isinstance(rows, list) and len(rows) > most_rows for rows in forms):
         raise BatchTooLarge(f"A batch may have at most {most_rows} rows.")
+    wines: Matrix = _batch_request.load(document)
+    return wines
 
 
 def _rows(predicted: Predicted, include_probabilities: bool) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from marshmallow import Schema, fields, post_load, validate
 
 from wine_api.schemas.base import Complaint, RequestSchema
 from wine_api.schemas.service import nullable_timestamp
+from wine_api.serving.engines.base import ENGINES, FALLBACK_REASONS
 
 
 class SourceSchema(Schema):
@@ -42,6 +43,18 @@ class WorkerSchema(Schema):
     error = fields.String(required=True, allow_none=True)
 
 
+class ComputeSchema(Schema):
+    """What the model may compute with."""
+
+    processors = fields.Float(
+        required=True,
+        metadata={"description": "For all workers of this host: those allowed, or the quota.", "example": 2},
+    )
+    threads = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "For one worker; null: no limit.", "example": 1}
+    )
+
+
 class ModelSchema(Schema):
     """The model in use."""
 
@@ -49,7 +62,18 @@ class ModelSchema(Schema):
     digest = fields.String(required=True, metadata={"description": "The SHA-256 of the model file."})
     generation = fields.Integer(required=True, metadata={"description": "Counts the models that this host agreed on."})
     source = fields.Nested(SourceSchema, required=True)
-    engine = fields.String(required=True, metadata={"example": "sklearn"})
+    engine = fields.String(
+        required=True,
+        validate=validate.OneOf(ENGINES),
+        metadata={"description": "What computes the answers.", "example": "merged_trees"},
+    )
+    engine_reason = fields.String(
+        required=True,
+        allow_none=True,
+        validate=validate.OneOf((*FALLBACK_REASONS, None)),
+        metadata={"description": "Why scikit-learn itself answers; null where a faster engine does."},
+    )
+    compute = fields.Nested(ComputeSchema, required=True)
     stale = fields.Boolean(required=True)
     features = fields.List(fields.Nested(FeatureSchema), required=True)
     classes = fields.List(

@@ -27,7 +27,9 @@ class ModelInUseSchema(Schema):
     version = fields.String(required=True, allow_none=True, metadata={"example": "1.0.0"})
     digest = fields.String(required=True, allow_none=True, metadata={"description": "The SHA-256 of the model file."})
     engine = fields.String(
-        required=True, allow_none=True, metadata={"description": "What computes the answers.", "example": "sklearn"}
+        required=True,
+        allow_none=True,
+        metadata={"description": "What computes the answers.", "example": "merged_trees"},
     )
     loaded_at = nullable_timestamp("When this worker loaded it")
     stale = fields.Boolean(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wine_api.errors import ModelRejected
-from wine_api.serving.wine import Label
+from wine_api.serving.wine import Label, Matrix
 
 VERSION_FROM_DIGEST_DIGITS = 12
 
@@ -30,6 +32,22 @@ class TrainingRange:
     name: str
     minimum: float
     maximum: float
+
+
+class Bounds:
+    """What a model saw of all features in training, ready to be compared with wines."""
+
+    def __init__(self, ranges: Sequence[TrainingRange]) -> None:
+        """Take one range a feature, in the order of FEATURES."""
+        self.lows = np.array([known.minimum for known in ranges])
+        self.highs = np.array([known.maximum for known in ranges])
+
+    def outside(self, wines: Matrix) -> list[tuple[int, int]]:
+        """Return the row and the column of each value in *wines*, shape (rows, 11), that lies outside."""
+        beyond = (wines < self.lows) | (wines > self.highs)
+        if not beyond.any():
+            return []
+        return [(row, column) for row, column in np.argwhere(beyond).tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +72,7 @@ class ModelCard:
     size: int
     libraries: Mapping[str, str]
     ranges: tuple[TrainingRange, ...]
+    bounds: Bounds
     classes: tuple[Label, ...] | None
     metrics: Mapping[str, Any]
     golden: GoldenRows
@@ -72,15 +91,17 @@ class ModelCard:
         complaint = next(iter(_validator().iter_errors(document)), None)
         if complaint is not None:
             raise ModelRejected("card", "invalid_card", f"The model card breaks its schema at {complaint.json_path}.")
+        ranges = tuple(
+            TrainingRange(feature["name"], float(feature["minimum"]), float(feature["maximum"]))
+            for feature in document["features"]
+        )
         return cls(
             version=document["version"],
             sha256=document["artifact"]["sha256"],
             size=document["artifact"]["size"],
             libraries=document["libraries"],
-            ranges=tuple(
-                TrainingRange(feature["name"], float(feature["minimum"]), float(feature["maximum"]))
-                for feature in document["features"]
-            ),
+            ranges=ranges,
+            bounds=Bounds(ranges),
             classes=None if document["classes"] is None else tuple(document["classes"]),
             metrics=document["metrics"],
             golden=GoldenRows(

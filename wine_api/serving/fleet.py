@@ -6,6 +6,7 @@ target.json             the model every worker is to have: a generation that cou
 workers/<slot>.lock     held by a worker for its life; the kernel frees it, however the worker ends
 workers/<slot>.json     what that worker has in use: its acknowledgement of a target
 store.json              the last look at the store, by whichever worker looked
+coming.json             the model that a worker is about to make the target, for the others to load meanwhile
 reload.json             the last reload that a caller asked for: its answer, for those who waited for it
 fetch.lock              held by the one worker that brings a model from the store, as long as that may take
 change.lock             held by the one worker that changes the target; never while the store is asked
@@ -32,6 +33,9 @@ from wine_api.errors import (
 from wine_api.metrics import HostGauges
 from wine_api.response_times import Percentiles, percentiles
 from wine_api.serving import files
+
+# What tells one version of a file from another.
+Stamp = tuple[int, int]
 
 _CONVERGENCE_POLL_SECONDS = 0.02
 _SLOT_TRIES = 3
@@ -135,6 +139,14 @@ class HostStatus:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """The model with *digest*, which the worker in *slot* is about to make the target."""
+
+    digest: str
+    slot: int
+
+
 # What a reload can end with that holds for everybody who waited for it.
 SHARED_ERRORS = (ModelNotChecked, ModelQuarantined, ModelRejected, ModelStoreUnavailable, ModelVersionNotFound)
 
@@ -187,7 +199,7 @@ class Fleet:
         """Forget the run before: its target and its workers. Called once, before the first worker starts."""
         files.make_private_folder(self._folder)
         self._workers_folder.mkdir(exist_ok=True)
-        for name in ("target.json", "reload.json", "store.json", "was_ready"):
+        for name in ("target.json", "coming.json", "reload.json", "store.json", "was_ready"):
             (self._folder / name).unlink(missing_ok=True)
         for leftover in self._workers_folder.iterdir():
             leftover.unlink()
@@ -238,13 +250,26 @@ class Fleet:
         document = files.read_json(self._folder / "target.json")
         return None if document is None else Target(**document)
 
-    def target_stamp(self) -> tuple[int, int] | None:
-        """Return what changes whenever the target does; cheap enough to ask ten times a second."""
-        try:
-            found = (self._folder / "target.json").stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+    def target_stamp(self) -> Stamp | None:
+        """Return what changes whenever the target does; cheap enough to ask many times a second."""
+        return _stamp(self._folder / "target.json")
+
+    def announce(self, digest: str) -> None:
+        """Tell the others that the model with *digest* will be the target, unless a gate still refuses it."""
+        files.write_json(self._folder / "coming.json", asdict(Coming(digest, self.slot)))
+
+    def withdraw(self) -> None:
+        """Tell the others that the model that was announced does not come."""
+        (self._folder / "coming.json").unlink(missing_ok=True)
+
+    def coming(self) -> Coming | None:
+        """Return the model that was announced last, or None."""
+        document = files.read_json(self._folder / "coming.json")
+        return None if document is None else Coming(**document)
+
+    def coming_stamp(self) -> Stamp | None:
+        """Return what changes whenever `coming` does."""
+        return _stamp(self._folder / "coming.json")
 
     def fetching(self, deadline: float) -> AbstractContextManager[bool]:
         """Be the only one who brings a model from the store; yields False if that was not possible in time."""
@@ -356,6 +381,14 @@ class Fleet:
         # JSON turned the numbers of the buckets into text.
         times = {int(bucket): count for bucket, count in document.pop("response_times", {}).items()}
         return WorkerStatus(**document, response_times=times)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def own_status(slot: int, *, error: str | None, response_times: dict[int, int]) -> WorkerStatus:

@@ -20,7 +20,8 @@ class LoadedModel:
     """A model that passed every gate and is ready to answer.
 
     *identity* is the store's (see `StoredModel`). *classes* is None for a regressor. *library_mismatch* maps a
-    library to the version that wrote the model, where another one serves it. *load_ms* is how long the load took.
+    library to the version that wrote the model, where another one serves it. *engine_reason* says why scikit-learn
+    itself answers; None where a faster engine does. *load_ms* is how long the load took.
     """
 
     version: str
@@ -29,6 +30,7 @@ class LoadedModel:
     source: Mapping[str, str | None]
     card: ModelCard | None
     engine: Engine
+    engine_reason: str | None
     classes: tuple[Label, ...] | None
     library_mismatch: Mapping[str, str]
     loaded_at: datetime

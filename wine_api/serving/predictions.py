@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from wine_api.metrics import Metrics
 from wine_api.serving.engines.base import Answers
 from wine_api.serving.holder import LoadedModel, ModelHolder
@@ -52,14 +50,16 @@ class Predictions:
 
 
 def _out_of_range(model: LoadedModel, wines: Matrix) -> dict[int, list[OutOfRange]]:
-    if model.card is None:
-        return {}
-    lows = np.array([known.minimum for known in model.card.ranges])
-    highs = np.array([known.maximum for known in model.card.ranges])
     found: dict[int, list[OutOfRange]] = {}
-    for row, column in np.argwhere((wines < lows) | (wines > highs)).tolist():
+    if model.card is None:
+        return found
+    bounds = model.card.bounds
+    for row, column in bounds.outside(wines):
         warning = OutOfRange(
-            FEATURE_NAMES[column], float(wines[row, column]), float(lows[column]), float(highs[column])
+            feature=FEATURE_NAMES[column],
+            value=float(wines[row, column]),
+            low=float(bounds.lows[column]),
+            high=float(bounds.highs[column]),
         )
         found.setdefault(row, []).append(warning)
     return found

@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable
 
 from wine_api.errors import ModelStoreUnavailable, WineError
-from wine_api.serving.fleet import Fleet
-from wine_api.serving.rollout import Rollout
+from wine_api.serving.fleet import Fleet, Stamp
+from wine_api.serving.rollout import NotHandedOver, Rollout
 
 logger = logging.getLogger(__name__)
 
-_WATCH_SECONDS = 0.1
+_WATCH_SECONDS = 0.05
 _REPORT_SECONDS = 1.0
 _PROBE_SECONDS = 60.0  # so that /health knows of an outage long before the next look for a model
-_AWAY_PROBES = 3  # a look that fails is up to five calls: never more than two a minute
+# While the store is away it gets at most two calls a minute from a host: a look that fails is two, and a model that is
+# shown but not handed over up to five.
+_AWAY_PROBES = 1
+_NOT_HANDED_OVER_PROBES = 3
 _FIRST_RETRY_SECONDS = 0.5
 _MOST_RETRY_SECONDS = 3.0  # without any model nothing can be answered, so there is no reason to wait longer
 
@@ -73,7 +76,8 @@ class _Watcher:
     def __init__(self, rollout: Rollout, fleet: Fleet) -> None:
         self._rollout = rollout
         self._fleet = fleet
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
+        self._coming_stamp = fleet.coming_stamp()
         self._retries = _Retries()
         self._next_report = time.monotonic()
 
@@ -81,6 +85,9 @@ class _Watcher:
         if (now := self._fleet.target_stamp()) != self._stamp:
             self._stamp = now
             self._rollout.follow()
+        elif (coming := self._fleet.coming_stamp()) != self._coming_stamp:
+            self._coming_stamp = coming
+            self._rollout.prepare()
         elif self._rollout.is_behind and self._retries.due():
             self._retries.tried()
             self._rollout.follow()
@@ -98,24 +105,26 @@ class _Lookout:
         self._schedule = _Schedule(ttl_seconds)
         self._retries = _Retries()
         if fleet.store().reachable is False:
-            self._schedule.looked(answered=False)
+            self._schedule.found_away(_AWAY_PROBES)
 
     def look_if_due(self) -> None:
         missing = self._fleet.target_stamp() is None
         due = self._retries.due() if missing else self._schedule.look_due()
         if due and self._fleet.take_lookout():
             self._retries.tried()
-            self._schedule.looked(answered=self._poll(refresh=missing or self._schedule.refresh_due()))
+            self._look(refresh=missing or self._schedule.refresh_due())
 
-    def _poll(self, *, refresh: bool) -> bool:
-        """Look at the store; return whether it answered."""
+    def _look(self, *, refresh: bool) -> None:
         try:
             self._rollout.poll(refresh=refresh)
+        except NotHandedOver:
+            self._schedule.found_away(_NOT_HANDED_OVER_PROBES)
         except ModelStoreUnavailable:
-            return False
+            self._schedule.found_away(_AWAY_PROBES)
         except WineError:
-            pass  # the store answered; why there is nothing to take is in the log
-        return True
+            self._schedule.looked()  # the store answered; why there is nothing to take is in the log
+        else:
+            self._schedule.looked()
 
 
 class _Retries:
@@ -151,16 +160,20 @@ class _Schedule:
     def refresh_due(self) -> bool:
         return self._ttl > 0 and time.monotonic() >= self._next_refresh
 
-    def looked(self, *, answered: bool) -> None:
-        if not answered:
-            # The look for a model is made up for with the next probe, if it is due by then.
-            self._next_probe = _in_about(_AWAY_PROBES * self._probe_seconds)
-            self._next_refresh = max(self._next_refresh, self._next_probe)
-            return
+    def looked(self) -> None:
         self._next_probe = _in_about(self._probe_seconds)
         if self.refresh_due():
             self._next_refresh = _in_about(self._ttl)
 
+    def found_away(self, probes: int) -> None:
+        """Look again after as long as *probes* take; the look for a model is made up for then."""
+        self._next_probe = _in_over(probes * self._probe_seconds)
+        self._next_refresh = max(self._next_refresh, self._next_probe)
+
 
 def _in_about(seconds: float) -> float:
     return time.monotonic() + seconds * random.uniform(0.85, 1.0)  # noqa: S311  # spreads load, not a secret
+
+
+def _in_over(seconds: float) -> float:
+    return time.monotonic() + seconds * random.uniform(1.0, 1.15)  # noqa: S311  # as above

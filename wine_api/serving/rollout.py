@@ -44,6 +44,10 @@ class LoadLimits:
     max_bytes: int
 
 
+class NotHandedOver(ModelStoreUnavailable):
+    """The store showed a model and then did not hand it over."""
+
+
 Outcome = Literal["loaded", "unchanged", "rolled_back"]
 
 
@@ -132,6 +136,7 @@ class Rollout:
         self._generation = 0
         self._error: str | None = None
         self._look_ms = 0.0
+        self._prepared: LoadedModel | None = None
         # Callers of one worker wait for each other here, so that only one of them asks for the host's lock.
         self._reloading = threading.Lock()
         # Held while this worker takes a target: its watcher must not load what a reload is about to swap in.
@@ -161,14 +166,24 @@ class Rollout:
             if target is None or target.generation <= self._generation:
                 return
             try:
-                artifact = self._cache.find(target.digest) or self._fetch_again(target)
                 # The same bytes may have come again since, under another name.
-                artifact = replace(artifact, version=target.version)
-                self._swap(self._loader.load(artifact, self._deadline()), target)
+                self._swap(replace(self._prepared_for(target) or self._load(target), version=target.version), target)
             except WineError as error:
                 self._error = _reason(error)
                 _log_failure("target not taken", error, version=target.version, generation=target.generation)
         self.report()
+
+    def prepare(self) -> None:
+        """Load the model that another worker is about to bring to the host, so that all have it at the same time."""
+        self._prepared = None
+        coming, model = self._fleet.coming(), self._holder.current()
+        if coming is None or coming.slot == self._fleet.slot or (model is not None and model.digest == coming.digest):
+            return
+        artifact = self._cache.find(coming.digest)
+        if artifact is not None:
+            # If it is refused, whoever brings it says why.
+            with contextlib.suppress(WineError):
+                self._prepared = self._loader.load(artifact, self._deadline())
 
     @property
     def is_behind(self) -> bool:
@@ -238,7 +253,7 @@ class Rollout:
             previous = self._previous(left.digest)
             target = self._fleet.target()
             latest = None if target is None else target.latest
-            rolled_back = self._agree_on(self._loader.load(previous, deadline), latest)
+            rolled_back = self._agree_on(self._load_announced(previous, deadline), latest)
             self._ledger.note_left(left.digest)
             self._ledger.quarantine(left.identity, left.version, left.digest, gate="rollback", reason="rolled_back")
         self._metrics.model_rollbacks.inc()
@@ -429,9 +444,10 @@ class Rollout:
             artifact = self._cache.fetch(self._store, found, max_bytes=self._limits.max_bytes, deadline=deadline)
         except ModelStoreUnavailable as error:
             # A store that shows its model and does not hand it over is away too.
-            if error.reason not in DISK_REASONS:
-                self._report_store(error.reason)
-            raise
+            if error.reason in DISK_REASONS:
+                raise
+            self._report_store(error.reason)
+            raise NotHandedOver(error.reason, error.detail) from error
         self._note_answered()
         return artifact
 
@@ -463,7 +479,7 @@ class Rollout:
             with self._changing(deadline):
                 self._refuse_known_bytes(artifact)
         # Loaded here first: a model that does not pass raises, and nothing has changed.
-        model = self._loader.load(artifact, deadline)
+        model = self._load_announced(artifact, deadline)
         with self._changing(self._deadline()):
             if by_name:
                 self._ledger.release(artifact.identity, artifact.digest)
@@ -471,6 +487,21 @@ class Rollout:
                 # Once more: it may have been rolled back while it was loaded.
                 self._refuse_known_bytes(artifact)
             return self._agree_on(model, latest, stale=stale)
+
+    def _load_announced(self, artifact: Artifact, deadline: float) -> LoadedModel:
+        """Load *artifact* while the other workers do the same, once it has survived its trial."""
+        try:
+            return self._loader.load(artifact, deadline, survived=lambda: self._fleet.announce(artifact.digest))
+        except Exception:
+            self._fleet.withdraw()
+            raise
+
+    def _prepared_for(self, target: Target) -> LoadedModel | None:
+        prepared, self._prepared = self._prepared, None
+        return prepared if prepared is not None and prepared.digest == target.digest else None
+
+    def _load(self, target: Target) -> LoadedModel:
+        return self._loader.load(self._cache.find(target.digest) or self._fetch_again(target), self._deadline())
 
     def _agree_on(self, model: LoadedModel, latest: str | None, *, stale: bool = False) -> Target:
         """Make *model* the target of every worker, and serve it in this one. Only inside `changing`."""
@@ -501,7 +532,18 @@ class Rollout:
         self._generation = target.generation
         self._error = None
         fields = {"version": target.version, "digest": target.digest, "generation": target.generation}
-        logger.info("model loaded", extra={"event": "model loaded", **fields, "duration_ms": model.load_ms})
+        if model.engine_reason is not None:
+            self._metrics.engine_fallbacks.labels(model.engine_reason).inc()
+        logger.info(
+            "model loaded",
+            extra={
+                "event": "model loaded",
+                **fields,
+                "duration_ms": model.load_ms,
+                "engine": model.engine.name,
+                "reason": model.engine_reason,
+            },
+        )
 
     def _look(self) -> StoredModel:
         """Look at what the store has, and let the whole host know if it does not answer.

@@ -225,7 +225,7 @@ def _limit(memory_bytes: int, seconds: float) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(math.ceil(seconds) + 1)
     # The workers answer requests meanwhile.
-    os.nice(10)
+    os.nice(5)
 
 
 def _candidate(kind: type[Candidate], request: dict[str, Any]) -> Candidate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from wine_api.errors import ModelNotChecked, ModelRejected, ModelVersionNotFound, WineError
 from wine_api.serving import signatures
 from wine_api.serving.artifact import ModelCard, sha256_of
+from wine_api.serving.engines.choice import choose_engine
 from wine_api.serving.gates import GATES, Candidate, Policy, Trial, Verdict, VettedModel, vet
 from wine_api.serving.stores.base import (
     ARTIFACT_NAME,
@@ -28,6 +30,7 @@ from wine_api.serving.stores.transfer import COMPANION_MAX_BYTES, join_companion
 from wine_api.serving.trial import GATE as TRIAL
 from wine_api.serving.trial import TrialUnavailable
 
+PARITY = "parity"
 PASSED, REFUSED, NOT_RUN = "passed", "refused", "not run"
 
 _CHUNK_BYTES = 1024 * 1024
@@ -91,14 +94,25 @@ def _read(path: Path, name: str) -> bytes | None:
 
 
 def examine(candidate: Candidate, policy: Policy, trial: Trial) -> list[GateResult]:
-    """Return what every gate says of *candidate*, in their order; after the first that refuses it, none is run."""
+    """Return what every gate says of *candidate*, in their order; after the first that refuses it, none is run.
+
+    The last, parity, refuses nothing: it says which engine answers.
+    """
     verdicts: list[Verdict] = []
+    parity = GateResult(PARITY, NOT_RUN)
     with suppress(ModelRejected), _checking():
-        vet(candidate, policy, trial=trial, report=verdicts.append)
+        parity = _parity_of(vet(candidate, policy, trial=trial, report=verdicts.append))
     told = {verdict.gate: _result_of(verdict) for verdict in verdicts}
     if TRIAL not in told and _order(verdicts[-1].gate) > _order(TRIAL):
         told |= _seen_in_the_trial(verdicts[-1])
-    return [told.get(gate, GateResult(gate, NOT_RUN)) for gate in GATES]
+    return [*(told.get(gate, GateResult(gate, NOT_RUN)) for gate in GATES), parity]
+
+
+def _parity_of(model: VettedModel) -> GateResult:
+    started = time.perf_counter()
+    engine, reason = choose_engine(model)
+    detail = f"{engine.name} answers, as scikit-learn would" if reason is None else "scikit-learn itself answers"
+    return GateResult(PARITY, PASSED, reason, detail, round(1000 * (time.perf_counter() - started), 1))
 
 
 def _result_of(verdict: Verdict) -> GateResult:

@@ -11,7 +11,7 @@ from tests.fakes import FakeEngine, loaded_model
 from tests.models import WINE
 from wine_api.errors import ModelNotLoaded
 from wine_api.metrics import Metrics
-from wine_api.serving.artifact import TrainingRange
+from wine_api.serving.artifact import Bounds, TrainingRange
 from wine_api.serving.holder import ModelHolder
 from wine_api.serving.predictions import OutOfRange, Predictions
 from wine_api.serving.wine import FEATURE_NAMES
@@ -44,7 +44,7 @@ def rows(*wines):
 def card_with(**ranges):
     """Return the part of a card that predictions read: the ranges of training, all wide but those given."""
     wide = dict.fromkeys(FEATURE_NAMES, (0.0, 1000.0)) | ranges
-    return SimpleNamespace(ranges=tuple(TrainingRange(name, *wide[name]) for name in FEATURE_NAMES))
+    return SimpleNamespace(bounds=Bounds([TrainingRange(name, *wide[name]) for name in FEATURE_NAMES]))
 
 
 def test_answers_with_the_model_in_use(holder, predictions):

@@ -103,7 +103,7 @@ class TestProbes:
 
 def card(classes: Any = (4, 5, 6), **golden: Any) -> ModelCard:
     """Return a card whose golden rows are those that `Answers` gives."""
-    from wine_api.serving.artifact import GoldenRows
+    from wine_api.serving.artifact import Bounds, GoldenRows
 
     rows = {"inputs": [[5.0] * 11] * 2, "predictions": [5, 5], "probabilities": [[0.0, 1.0, 0.0]] * 2, **golden}
     return ModelCard(
@@ -112,6 +112,7 @@ def card(classes: Any = (4, 5, 6), **golden: Any) -> ModelCard:
         size=0,
         libraries={},
         ranges=(),
+        bounds=Bounds(()),
         classes=classes,
         metrics={},
         golden=GoldenRows(**rows),

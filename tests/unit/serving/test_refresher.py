@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ from wine_api.serving.cache import ModelCache
 from wine_api.serving.fleet import Fleet
 from wine_api.serving.holder import ModelHolder
 from wine_api.serving.ledger import Ledger
-from wine_api.serving.refresher import Refresher
+from wine_api.serving.refresher import Refresher, _Lookout
 from wine_api.serving.rollout import LoadLimits, Rollout
 
 
@@ -198,6 +200,31 @@ def test_keeps_its_model_while_the_store_is_away(store, start):
 
     assert worker.serves("1.0")
     assert worker.fleet.all_have_a_model()
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["later", "from the start"])
+def test_a_store_that_is_away_is_looked_at_no_more_than_once_a_minute_for_each_host(
+    store, start, monkeypatch, tmp_path, stale
+):
+    store.upload(b"a model", version="1.0")
+    if stale:
+        start().stop()
+        store.go_away()
+        Fleet(tmp_path / "state", "local").begin_run(1)
+    monkeypatch.setattr("wine_api.serving.refresher._WATCH_SECONDS", 3600.0)  # the test is the clock
+    worker = start()
+    store.go_away()
+    lookout = _Lookout(worker.rollout, worker.fleet, ttl_seconds=3600.0)
+    minutes, now = 100, time.monotonic()
+    monkeypatch.setattr("wine_api.serving.refresher.time", SimpleNamespace(monotonic=lambda: now))
+    looks = store.looks
+
+    for _ in range(60 * minutes):
+        now += 1.0
+        lookout.look_if_due()
+
+    assert minutes / 2 <= store.looks - looks <= minutes
+    assert worker.serves("1.0")
 
 
 def test_a_worker_that_lost_its_model_takes_it_when_the_store_is_back(store, start, tmp_path):

@@ -410,7 +410,7 @@ def test_the_old_model_answers_while_the_new_one_loads(store, start):
     store.upload(b"new", version="2.0")
     seen = []
     load = worker.loader.load
-    worker.loader.load = lambda *given: seen.append(worker.version) or load(*given)
+    worker.loader.load = lambda *given, **more: seen.append(worker.version) or load(*given, **more)
 
     worker.rollout.reload()
 
@@ -541,3 +541,65 @@ def test_a_model_that_is_nowhere_any_more_is_not_replaced_by_another(store, star
 
     assert worker.version is None
     assert worker.rollout.is_behind is True
+
+
+def test_a_worker_loads_what_another_is_about_to_bring_so_that_both_have_it_at_once(store, start):
+    store.upload(b"old", version="1.0")
+    first, second = start(), start()
+    store.upload(b"new", version="2.0")
+    meanwhile(first, second.rollout.prepare)
+
+    first.rollout.poll(refresh=True)
+
+    assert (second.version, second.loader.loaded) == ("1.0", ["1.0", "2.0"])
+    follow(second)
+    assert (second.version, second.loader.loaded) == ("2.0", ["1.0", "2.0"])
+
+
+def test_a_worker_forgets_what_did_not_come(store, start):
+    store.upload(b"old", version="1.0")
+    first, second = start(), start()
+    store.upload(b"new", version="2.0")
+    first.loader.fault = ModelRejected("golden", "differs", "It is another model.")
+    meanwhile(first, second.rollout.prepare)
+    with pytest.raises(ModelRejected):
+        first.rollout.poll(refresh=True)
+    second.rollout.prepare()
+    store.upload(b"better", version="3.0")
+    first.loader.fault = None
+    meanwhile(first, lambda: None)
+
+    first.rollout.poll(refresh=True)
+    follow(second)
+
+    assert second.version == "3.0"
+    assert second.loader.loaded == ["1.0", "2.0", "3.0"]
+
+
+def test_a_worker_that_finds_what_comes_refused_waits_for_the_word_of_the_host(store, start):
+    store.upload(b"old", version="1.0")
+    first, second = start(), start()
+    store.upload(b"new", version="2.0")
+    second.loader.fault = ModelRejected("trial", "crashed", "The model crashed.")
+    meanwhile(first, second.rollout.prepare)
+
+    first.rollout.poll(refresh=True)
+
+    assert [worker.error for worker in first.fleet.workers()] == [None, None]
+    second.loader.fault = None
+    follow(second)
+    assert second.version == "2.0"
+
+
+def meanwhile(worker, act):
+    """Let *act* happen while *worker* loads a model, once it is announced."""
+    load = type(worker.loader).load
+
+    def load_and_act(artifact, deadline, *, survived):
+        def survived_and_act():
+            survived()
+            act()
+
+        return load(worker.loader, artifact, deadline, survived=survived_and_act)
+
+    worker.loader.load = load_and_act

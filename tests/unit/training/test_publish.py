@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.neighbors import KNeighborsClassifier
 
-from tests.models import Model, Models
+from tests.models import Model, Models, synthetic_wines
 from tests.unit.serving.crafted import attacks, fitted_forest, joblib_bytes
 from wine_api.errors import ModelNotChecked, ModelRejected, ModelVersionNotFound
 from wine_api.serving.gates import GATES, Candidate, Policy, vet
@@ -112,9 +116,28 @@ class TestExamining:
     def test_has_a_word_on_every_gate_in_their_order(self, file: Path) -> None:
         results = examine(candidate_of(file), POLICY, passing)
 
-        assert [result.gate for result in results] == list(GATES)
+        assert [result.gate for result in results] == [*GATES, "parity"]
         assert {result.outcome for result in results} == {"passed"}
         assert all(result.ms is not None and result.detail for result in results)
+
+    @pytest.mark.parametrize(
+        ("estimator", "engine", "reason"),
+        [
+            (RandomForestClassifier(3, random_state=0), "merged_trees", None),
+            (KNeighborsClassifier(), "scikit-learn", "not_covered"),
+        ],
+    )
+    def test_says_at_last_which_engine_answers(
+        self, tmp_path: Path, estimator: Any, engine: str, reason: str | None
+    ) -> None:
+        wines = synthetic_wines()
+        file = tmp_path / "model.joblib"
+        file.write_bytes(joblib_bytes(estimator.fit(wines, np.arange(len(wines)) % 3)))
+
+        parity = examine(Candidate(file), POLICY, passing)[-1]
+
+        assert (parity.gate, parity.outcome, parity.reason) == ("parity", "passed", reason)
+        assert parity.detail.startswith(engine)
 
     def test_runs_no_gate_after_the_one_that_refuses(self, tmp_path: Path) -> None:
         (tmp_path / "empty.joblib").touch()

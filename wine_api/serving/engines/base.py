@@ -11,6 +11,11 @@ import numpy.typing as npt
 
 from wine_api.serving.wine import Label, Matrix
 
+# What computes the answers of a model.
+MERGED_TREES, LINEAR, SKLEARN = ENGINES = ("merged_trees", "linear", "sklearn")
+# Why that is scikit-learn itself: none of the others computes such models, does so exactly, or could be built.
+NOT_COVERED, PARITY_DIFFERS, BUILD_FAILED = FALLBACK_REASONS = ("not_covered", "parity_differs", "build_failed")
+
 Floats = npt.NDArray[np.float64]
 # Indexes into the classes of a model.
 Positions = npt.NDArray[np.intp]

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from wine_api.serving.engines.base import Engine, arranged
+from wine_api.serving.engines.base import BUILD_FAILED, NOT_COVERED, PARITY_DIFFERS, Engine, arranged
 from wine_api.serving.engines.fast import FastEngine
 from wine_api.serving.engines.formula import NotCovered
 from wine_api.serving.engines.formulas import formula_of
@@ -18,11 +18,6 @@ from wine_api.serving.probes import probe_rows
 from wine_api.serving.wine import Matrix
 
 logger = logging.getLogger(__name__)
-
-# Why a model is served by scikit-learn itself.
-NOT_COVERED = "not_covered"
-PARITY_DIFFERS = "parity_differs"
-BUILD_FAILED = "build_failed"
 
 _PARITY_SECONDS = 0.1
 _PARITY_ROWS = 2000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wine_api.serving.engines.base import Answers, Labels, arranged, confidences_of
+from wine_api.serving.engines.base import LINEAR, MERGED_TREES, Answers, Labels, arranged, confidences_of
 from wine_api.serving.engines.formula import Formula
 from wine_api.serving.wine import Label, Matrix
 
@@ -14,7 +14,7 @@ class FastEngine:
 
     def __init__(self, formula: Formula, *, columns: Sequence[int] | None, classes: Sequence[Label] | None) -> None:
         """Take the *formula* of a model that takes *columns* and knows *classes*; see `SklearnEngine`."""
-        self.name = "merged_trees" if formula.uses_trees else "linear"
+        self.name = MERGED_TREES if formula.uses_trees else LINEAR
         self._formula = formula
         self._columns = None if columns is None else list(columns)
         self._labels = None if classes is None else Labels(classes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wine_api.serving.engines.base import Answers, Floats, Labels, Positions, arranged, confidences_of
+from wine_api.serving.engines.base import SKLEARN, Answers, Floats, Labels, Positions, arranged, confidences_of
 from wine_api.serving.structure import type_name
 from wine_api.serving.wine import Label, Matrix
 
@@ -31,7 +31,7 @@ _PREDICT_THE_MOST_PROBABLE = frozenset(
 class SklearnEngine:
     """Calls the estimator's own `predict` and `predict_proba`."""
 
-    name = "sklearn"
+    name = SKLEARN
 
     def __init__(
         self, estimator: Any, *, columns: Sequence[int] | None, classes: Sequence[Label] | None, probabilities: bool

@@ -71,7 +71,7 @@ class Patience:
 
     connect: float = 2.0
     read: float = 5.0
-    attempts: int = 3
+    attempts: int = 2
     call: float = 10.0
 
 
