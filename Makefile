@@ -14,8 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # The service writes JSON lines only, so people are told what make does on the terminal, if there is one.
 SAY := @test ! -t 2 || echo >&2
 
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' wine_api/__init__.py)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
 .DEFAULT_GOAL := help
-.PHONY: help install run dev smoke check lint types test unit integration e2e fuzz format bench profile lock docs redoc clean
+.PHONY: help install run dev smoke check lint types test unit integration e2e fuzz format image up down manifests bench profile lock docs redoc clean
 
 ##@ Start
 run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in production
@@ -61,6 +64,21 @@ format: $(VENV)/.development  ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+##@ Ship
+image:  ## Build the image wine-api:dev
+	docker build --tag wine-api:dev --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(foreach argument,PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PYTHON_IMAGE,$(if $($(argument)),--build-arg $(argument))) .
+
+up:  ## Start the service with S3, Redis, nginx, Prometheus and Grafana (needs Docker with compose 2)
+	docker compose up --build --detach --wait
+
+down:  ## End all that, and keep the models and measurements; `docker compose down --volumes` drops them
+	docker compose down
+
+manifests:  ## Write what deploy/kubernetes/overlays come to into ./var/manifests (needs kubectl)
+	@mkdir -p var/manifests
+	@for overlay in deploy/kubernetes/overlays/*/; do \
+	  kubectl kustomize "$$overlay" >"var/manifests/$$(basename "$$overlay").yaml" && echo "var/manifests/$$(basename "$$overlay").yaml"; done
+
 ##@ Measure
 bench: $(VENV)/.bench  ## Layers, engines, and the service under load (needs wrk, WINE_DATA and half an hour of a quiet machine)
 	$(BIN)/python -m benchmarks.layers
@@ -74,6 +92,8 @@ profile: $(VENV)/.bench  ## Draw a flame graph of a worker under load: flame.svg
 ##@ Keep
 lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 	$(BIN)/uv pip compile --quiet pyproject.toml $(LOCK) --output-file requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(BIN)/uv pip compile --quiet - $(LOCK) --output-file requirements-build.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench $(LOCK) --constraint requirements.lock --output-file requirements-bench.lock
 

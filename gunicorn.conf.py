@@ -24,7 +24,7 @@ reload = settings.web_reload
 
 keepalive = 75  # seconds; longer than an ingress keeps its idle connections, so that it is never the one cut off
 timeout = 60  # seconds that a worker may be silent before it is replaced
-graceful_timeout = 25  # seconds for requests under way; Kubernetes kills after 30
+graceful_timeout = 25  # seconds for requests under way, after DRAIN_SECONDS; deploy/ allows for both
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # the heartbeat must not wait for a disk
 control_socket_disable = True  # it would let anyone on this host reload and stop the service
 forwarded_allow_ips = ",".join(str(network) for network in settings.trusted_proxies)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,10 +216,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_server(folder: Path, settings: Mapping[str, str] | None = None) -> Server:
-    """Start Gunicorn with *settings* and nothing else in its environment; it keeps what it writes under *folder*."""
+def start_server(
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    port: int | None = None,
+    cwd: Path = ROOT,
+    through: Sequence[str] = (),
+) -> Server:
+    """Start Gunicorn with *settings* and nothing else in its environment; it keeps what it writes under *folder*.
+
+    *cwd* has gunicorn.conf.py and wsgi.py; *through* is a command that runs the command that follows it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -233,8 +243,8 @@ def start_server(folder: Path, settings: Mapping[str, str] | None = None) -> Ser
     output = folder / f"output-{port}.log"
     with output.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
-            cwd=ROOT,
+            [*through, sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
+            cwd=cwd,
             env={name: value for name, value in environment.items() if value},
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -248,9 +258,15 @@ def running_server(
     folder: Path, settings: Mapping[str, str] | None = None, *, until: str = "/health/ready"
 ) -> Iterator[Server]:
     """Run Gunicorn with *settings*, from when it answers at *until*."""
-    server = start_server(folder, settings)
-    try:
+    with ended_at_last(start_server(folder, settings)) as server:
         server.wait_for(until)
+        yield server
+
+
+@contextmanager
+def ended_at_last(server: Server) -> Iterator[Server]:
+    """Stop *server* at the end, if it still runs."""
+    try:
         yield server
     finally:
         if server.process.poll() is None:

@@ -7,13 +7,14 @@ import json
 import math
 import threading
 import time
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from tests.models import WINE
-from tests.server import PATIENCE_SECONDS, Server
+from tests.server import PATIENCE_SECONDS, Caller
 
 _BODY = json.dumps({"features": WINE}).encode()
 _HEADERS = {"Content-Type": "application/json"}
@@ -41,10 +42,10 @@ class Traffic:
     *errors* is what happened to connections. One that the server closes between two requests is an error too.
     """
 
-    def __init__(self, server: Server, clients: int, *, pause: float = 0.0) -> None:
+    def __init__(self, service: Caller, clients: int, *, pause: float = 0.0) -> None:
         self.heard: list[Heard] = []
         self.errors: list[Exception] = []
-        self._host = server.url.removeprefix("http://")
+        self._service = urllib.parse.urlsplit(service.url)
         self._pause = pause
         self._over = threading.Event()
         self._clients = [threading.Thread(target=self._predict) for _ in range(clients)]
@@ -71,11 +72,11 @@ class Traffic:
         return {heard.says for heard in self.heard if heard.status == 200}
 
     def _predict(self) -> None:
-        connection = http.client.HTTPConnection(self._host, timeout=PATIENCE_SECONDS)
+        connection = http.client.HTTPConnection(self._service.netloc, timeout=PATIENCE_SECONDS)
         while not self._over.wait(self._pause):
             asked_at = time.monotonic()
             try:
-                connection.request("POST", "/predict", _BODY, _HEADERS)
+                connection.request("POST", f"{self._service.path}/predict", _BODY, _HEADERS)
                 answer = connection.getresponse()
                 body = answer.read()
             except (OSError, http.client.HTTPException) as error:

@@ -361,6 +361,12 @@ class Settings:
     web_threads: int = _setting(
         "WEB_THREADS", 4, _whole_number(1, 512), "Threads a worker, so that health never waits."
     )
+    drain_seconds: float = _setting(
+        "DRAIN_SECONDS",
+        0.0,
+        _seconds(0),
+        "Seconds from SIGTERM in which the service is not ready but answers, until nobody sends it requests any more.",
+    )
     trusted_proxies: tuple[Network, ...] = _setting(
         "TRUSTED_PROXIES",
         _LOOPBACK,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -13,6 +12,7 @@ from typing import cast
 from flask import Flask, current_app
 
 from wine_api.config import InvalidSetting, Settings
+from wine_api.draining import Draining
 from wine_api.metrics import Metrics
 from wine_api.response_times import ResponseTimes
 from wine_api.serving.cache import ModelCache
@@ -48,7 +48,7 @@ class Services:
     predictions: Predictions
     spans: Spans
     started_at: float = field(default_factory=time.time)
-    draining: threading.Event = field(default_factory=threading.Event)
+    draining: Draining = field(default_factory=Draining)
 
 
 def build_services(settings: Settings) -> Services:

@@ -106,6 +106,31 @@ def on_starting(server: Any) -> None:
         server.wine_run = begin_run(services, upgrading=server.master_pid != 0)
     except (OSError, StateDirInUse) as error:
         refuse_to_start(error)
+    if services.settings.drain_seconds > 0:
+        server.handle_term = Drain(server, services)
+
+
+class Drain:
+    """The master's answer to SIGTERM: first nobody is ready any more, and `DRAIN_SECONDS` later the workers stop.
+
+    Whoever sends requests here needs a moment to notice; until then they are answered. A second SIGTERM ends the wait.
+    """
+
+    def __init__(self, server: Any, services: Services) -> None:
+        self._server = server
+        self._stop = server.handle_term
+        self._draining = services.draining
+        self._seconds = services.settings.drain_seconds
+
+    def __call__(self) -> None:
+        """Begin to drain, or stop if that was begun before."""
+        if self._draining.everywhere:
+            self._stop()
+        self._draining.set_everywhere()
+        logger.info("draining", extra={"seconds": self._seconds})
+        # By a timer, as the master has to look after its workers meanwhile; children do not inherit timers.
+        signal.signal(signal.SIGALRM, lambda number, frame: self._server.signal(signal.SIGTERM, frame))
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
 
 def when_ready(server: Any) -> None:
@@ -329,6 +354,8 @@ class Worker(ThreadWorker):
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer a request; one that only waits keeps nobody else from being answered."""
         deadline.arrived_at.set(conn.arrived)
+        if services_of(self.app.wsgi()).draining.is_set():
+            req.force_close()  # so that the client's next request goes where it will be answered
         if req.path not in _WAITING_PATHS:
             return super().handle_request(req, conn)
         with self.tpool.turn_given_up():
@@ -338,6 +365,25 @@ class Worker(ThreadWorker):
         """Stop: no longer ready, then finish what is under way."""
         services_of(self.app.wsgi()).draining.set()
         super().handle_exit(sig, frame)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept connections, or no more; a stopping worker takes those that wait already, and then refuses others.
+
+        Gunicorn keeps the socket open until its last connection ends: what comes meanwhile waits for nobody, and is
+        reset after it has sent its request. A proxy that is refused at once asks another instance.
+        """
+        super().set_accept_enabled(enabled)
+        if self.alive:
+            return
+        for listener in self.sockets:
+            self._accept_all(listener)
+            listener.close()
+
+    def _accept_all(self, listener: Any) -> None:
+        before = -1
+        while self.nr_conns != before:
+            before = self.nr_conns
+            self.accept(listener)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that the application never saw, or could not answer."""

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 
 import pytest
 
@@ -139,6 +140,79 @@ def ask_for_readiness(connection) -> Answer:
 
 def not_ready(answer: Answer) -> Answer | None:
     return answer if answer.status == 503 else None
+
+
+def test_answers_on_after_sigterm_while_it_drains_but_no_worker_is_ready(tmp_path, served):
+    with running_server(tmp_path, served | {"DRAIN_SECONDS": "3600"}) as server:
+        server.send(signal.SIGTERM)
+
+        server.wait_for("/health/ready", 503)
+
+        probes = [server.get("/health/ready") for _ in range(20)]
+        assert {(probe.status, probe.json["status"]) for probe in probes} == {(503, "draining")}
+        answers = [predict(server) for _ in range(20)]
+        assert {(answer.status, answer.headers["Connection"]) for answer in answers} == {(200, "close")}
+        assert server.get("/health/live").status == 200
+        assert server.stop(signal.SIGTERM) == 0  # the second one ends the wait
+
+
+def test_ends_by_itself_when_it_has_drained(tmp_path, served):
+    with running_server(tmp_path, served | {"DRAIN_SECONDS": "1"}) as server:
+        began = time.monotonic()
+
+        code = server.stop(signal.SIGTERM)
+
+        assert code == 0
+        assert time.monotonic() - began >= 1
+        assert server.wait_for_line("draining")["seconds"] == 1
+
+
+def test_a_worker_that_dies_while_draining_is_replaced_and_not_ready(tmp_path, served):
+    with running_server(tmp_path, served | {"DRAIN_SECONDS": "3600"}) as server:
+        server.send(signal.SIGTERM)
+        server.wait_for_line("draining")
+        victim = min(server.worker_pids())
+
+        os.kill(victim, signal.SIGKILL)
+
+        wait_until(lambda: len(server.worker_pids() - {victim}) == 2 and server.has_converged(), "a new worker")
+        assert {server.get("/health/ready").status for _ in range(20)} == {503}
+        assert predict(server).status == 200
+        assert server.stop(signal.SIGINT) == 0
+
+
+def test_who_has_connected_when_a_worker_stops_is_answered(tmp_path, served):
+    with running_server(tmp_path, served | {"WEB_CONCURRENCY": "1"}) as server:
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        with server.connected() as connection:  # waits in the queue of the socket: nobody accepts it
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: wine\r\n\r\n")
+            server.send(signal.SIGTERM)
+            server.wait_for_line("Handling signal: term")
+
+            os.kill(worker, signal.SIGCONT)
+
+            assert read_answer(connection).status == 200
+        assert server.wait_for_end() == 0
+
+
+def test_who_connects_later_is_refused_and_not_kept_waiting(tmp_path, served):
+    with running_server(tmp_path, served | {"WEB_CONCURRENCY": "1"}) as server, server.connected() as connection:
+        start_request(connection)  # keeps the worker from ending
+        server.send(signal.SIGTERM)
+
+        wait_until(lambda: refuses(server), "connections to be refused")
+
+        assert finish_request(connection).status == 200
+        assert server.wait_for_end() == 0
+
+
+def refuses(server: Server) -> bool:
+    try:
+        with server.connected():
+            return False
+    except ConnectionRefusedError:
+        return True
 
 
 def test_needs_no_setting_keeps_its_files_to_itself_and_ends_on_ctrl_c(tmp_path):

@@ -70,6 +70,7 @@ def test_an_empty_environment_gives_the_defaults():
         ("PORT", "65535", "port", 65_535),
         ("WEB_CONCURRENCY", "8", "web_concurrency", 8),
         ("WEB_THREADS", "1", "web_threads", 1),
+        ("DRAIN_SECONDS", "2.5", "drain_seconds", 2.5),
         ("TRUSTED_PROXIES", "10.0.0.0/8, ::1", "trusted_proxies", ("10.0.0.0/8", "::1/128")),
     ],
 )
