@@ -12,6 +12,7 @@ import contextlib
 import os
 import platform
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
@@ -274,7 +275,7 @@ class Metrics:
             for label, count in collections.Counter(map(_counted_as, labels)).items():
                 self._counter_of(label).inc(count)
         self.prediction_rows.inc(len(labels))
-        self.model_seconds.observe(seconds)
+        observe(self.model_seconds, seconds)
         if confidences is not None:
             _observe_all(self.confidence, confidences)
 
@@ -364,6 +365,12 @@ class _Scrape(Collector):
                     yield metric
 
 
+def observe(histogram: Histogram, value: float) -> None:
+    """Observe *value*; `Histogram.observe` tries one bucket after the other, which takes twice as long."""
+    histogram._sum.inc(value)
+    histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(1)
+
+
 def _observe_all(histogram: Histogram, observed: npt.NDArray[np.float64]) -> None:
     """Observe many values at once.
 
@@ -371,7 +378,7 @@ def _observe_all(histogram: Histogram, observed: npt.NDArray[np.float64]) -> Non
     is a sum and a count a bucket (each not yet cumulated), so those are raised directly.
     """
     if len(observed) == 1:
-        histogram.observe(observed.item())
+        observe(histogram, observed.item())
         return
     bounds = np.asarray(histogram._upper_bounds)
     counts = np.bincount(np.searchsorted(bounds, observed, side="left"), minlength=len(bounds))

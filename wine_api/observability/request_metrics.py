@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from prometheus_client import Counter, Histogram
 from prometheus_flask_exporter import PrometheusMetrics
 
-from wine_api.metrics import Metrics
+from wine_api.metrics import Metrics, observe
 
 _PREDICTING = {"/predict": "predict", "/predict/batch": "predict_batch"}
 # From half a millisecond: the exporter's own begin at 5 ms, which is slower than most predictions.
@@ -59,7 +59,7 @@ class RequestMetrics:
         """Count a request; return the outcome if it was for a prediction."""
         kind = self._kinds.get((method, route, status)) or self._look_up(method, route, status)
         kind.total.inc()
-        kind.seconds.observe(seconds)
+        observe(kind.seconds, seconds)
         if kind.predictions is not None:
             kind.predictions.inc()
         return kind.outcome

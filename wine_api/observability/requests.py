@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-from werkzeug.wsgi import ClosingIterator
 
 from wine_api.metrics import Metrics
 from wine_api.observability.lines import request_of_thread
@@ -116,7 +114,7 @@ class RequestObserver:
             self._metrics.count_exception(request.counted_method)
             self._end(request, token)
             raise
-        return ClosingIterator(body, lambda: self._end(request, token))
+        return _ObservedBody(body, lambda: self._end(request, token))
 
     def _end(self, request: ObservedRequest, token: Token[Mapping[str, str]]) -> None:
         self._in_flight.dec()
@@ -125,6 +123,27 @@ class RequestObserver:
         if request.span is not None:
             _end_span(request.span, request)
         request_of_thread.reset(token)
+
+
+class _ObservedBody:
+    """The body of an answer, whose end is heard of. Werkzeug's `ClosingIterator` hands over each part by itself."""
+
+    __slots__ = ("_body", "_end")
+
+    def __init__(self, body: Iterable[bytes], end: Callable[[], None]) -> None:
+        self._body = body
+        self._end = end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """End the request, once the server has sent the answer, or given up."""
+        try:
+            if hasattr(self._body, "close"):
+                self._body.close()
+        finally:
+            self._end()
 
 
 def _said_of(request: ObservedRequest) -> dict[str, str]:
