@@ -27,7 +27,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from wine_api import __version__
+from wine_api import __version__, slot_values
 
 Label = int | float | str
 
@@ -37,29 +37,25 @@ _BATCH_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-class _CountingProcess:
-    """Which set of counter files this process writes: its worker slot, not its pid.
-
-    A new worker goes on with the files of the dead one whose slot it took. So counters never fall, and the number of
-    files does not grow with restarts. prometheus_client asks for it at each count, hence one object a process.
-    """
-
-    name = "master"
-
-
 def count_in_files(folder: Path) -> None:
     """Make all metrics of this process and its children count in files under *folder*, which exists.
 
     Must come before the first `Metrics` of the process.
     """
     os.environ[_FOLDER_VARIABLE] = str(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: _CountingProcess.name)
+    slot_values.use_folder(folder)
+    values.ValueClass = slot_values.SlotValue
 
 
 def use_slot(slot: int) -> None:
-    """Count as worker *slot* from now on; gauges that its last owner left behind are dropped."""
-    _CountingProcess.name = str(slot)
+    """Count as worker *slot* from now on, not by pid.
+
+    A new worker goes on with the files of the dead one whose slot it took: so counters never fall, and the number of
+    files does not grow with restarts. Gauges that the last owner left behind are dropped.
+    """
     forget_gauges_of(slot)
+    if _counting_folder():
+        slot_values.use_process(str(slot))
 
 
 def forget_gauges_of(slot: int) -> None:
