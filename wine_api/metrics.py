@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -254,7 +255,7 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "wine_log_lines_dropped", "Log lines that nobody took in time.", registry=registry
         )
-        self._label_counters: dict[int | str, Counter] = {}
+        self._label_numbers: dict[int | str, Number] = {}
         self._host: list[Collector] = [_ProcessCollector()]
 
     def ask_host(self, ask: Callable[[], HostGauges]) -> None:
@@ -266,21 +267,21 @@ class Metrics:
     ) -> None:
         """Count the predictions of one request, which spent *seconds* in the model."""
         if len(labels) == 1:
-            self._counter_of(_counted_as(labels[0])).inc()
+            self._number_of(_counted_as(labels[0])).inc(1)
         else:
             for label, count in collections.Counter(map(_counted_as, labels)).items():
-                self._counter_of(label).inc(count)
-        self.prediction_rows.inc(len(labels))
+                self._number_of(label).inc(count)
+        number_of(self.prediction_rows).inc(len(labels))
         observe(self.model_seconds, seconds)
         if confidences is not None:
             _observe_all(self.confidence, confidences)
 
-    def _counter_of(self, label: int | str) -> Counter:
+    def _number_of(self, label: int | str) -> Number:
         # Looked up once: prometheus_client takes longer to find a counter than to raise it.
-        counter = self._label_counters.get(label)
-        if counter is None:
-            counter = self._label_counters[label] = self.predicted_label.labels(label)
-        return counter
+        number = self._label_numbers.get(label)
+        if number is None:
+            number = self._label_numbers[label] = number_of(self.predicted_label.labels(label))
+        return number
 
     def render(self, accept: str, names: Sequence[str] = ()) -> tuple[bytes, str]:
         """Write all metrics, summed over all workers, in the format that *accept* asks for.
@@ -359,6 +360,19 @@ class _Scrape(Collector):
             for metric in collector.collect():
                 if not self._names or metric.name in self._names or self._names & {s.name for s in metric.samples}:
                     yield metric
+
+
+class Number(Protocol):
+    """What a counter or a gauge counts in."""
+
+    def inc(self, amount: float, /) -> None:
+        """Add *amount*."""
+
+
+def number_of(metric: Counter | Gauge) -> Number:
+    """Return what *metric*, which has its labels, counts in: for what is counted at every request."""
+    number: Number = metric._value
+    return number
 
 
 def observe(histogram: Histogram, value: float) -> None:

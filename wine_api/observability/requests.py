@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wine_api.metrics import Metrics
+from wine_api.metrics import Metrics, number_of
 from wine_api.observability.lines import request_of_thread
 from wine_api.observability.request_log import RequestLog
 from wine_api.observability.request_metrics import RequestMetrics
@@ -79,7 +79,7 @@ class RequestObserver:
         log: RequestLog | None = None,
     ) -> None:
         self._application = application
-        self._in_flight = metrics.requests_in_flight
+        self._in_flight = number_of(metrics.requests_in_flight)
         self._metrics = RequestMetrics(metrics)
         self._response_times = response_times
         self._spans = spans or Spans()
@@ -91,7 +91,7 @@ class RequestObserver:
         if self._spans.tracer is not None:
             request.span = self._spans.tracer.begin_request(environ)
         token = request_of_thread.set(_said_of(request))
-        self._in_flight.inc()
+        self._in_flight.inc(1)
 
         def start_observed_response(
             status: str,
@@ -117,7 +117,7 @@ class RequestObserver:
         return _ObservedBody(body, lambda: self._end(request, token))
 
     def _end(self, request: ObservedRequest, token: Token[Mapping[str, str]]) -> None:
-        self._in_flight.dec()
+        self._in_flight.inc(-1)
         self._response_times.record(request.seconds)
         self._log.write(request)
         if request.span is not None:
