@@ -19,7 +19,6 @@ import io
 import json
 import logging
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,8 +26,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +62,14 @@ def main() -> None:
         os.dup2(descriptor, 1)
         whole, unseen = applications(Path(folder), flush=arguments.sink == "read")
         seen_seconds, unseen_seconds = measure(whole, unseen, arguments.batches)
-    pairs = [seen - other for seen, other in zip(seen_seconds, unseen_seconds, strict=True)]
+    found = microseconds(seen_seconds, unseen_seconds)
+    for name, value in found.items():
+        print(f"{name:30}{value:8.1f} µs", file=report)
+    report.flush()
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(result(arguments.sink, seen_seconds, unseen_seconds), indent=2) + "\n")
-    print(f"whole request                       {1e6 * min(seen_seconds):8.1f} µs", file=report)
-    print(f"neither counted nor logged          {1e6 * min(unseen_seconds):8.1f} µs", file=report)
-    print(f"metrics and log line: least         {1e6 * (min(seen_seconds) - min(unseen_seconds)):8.1f} µs", file=report)
-    print(f"metrics and log line: median        {1e6 * statistics.median(pairs):8.1f} µs", file=report, flush=True)
+        from benchmarks import machine
+
+        machine.write(arguments.output, sink=arguments.sink, batches=arguments.batches, cpu_us=found)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -82,25 +80,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def result(kind: str, seen: list[float], unseen: list[float]) -> dict[str, Any]:
-    """Return the numbers, with where they were measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    return {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "machine": {"processors": os.cpu_count(), "architecture": platform.machine(), "load": os.getloadavg()[0]},
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("flask", "prometheus-client", "orjson")},
-        "sink": kind,
-        "batches": len(seen),
-        "cpu_us": {
-            "whole": round(1e6 * min(seen), 1),
-            "unseen": round(1e6 * min(unseen), 1),
-            "seeing_median": round(
-                1e6 * statistics.median(one - other for one, other in zip(seen, unseen, strict=True)), 1
-            ),
-        },
+def microseconds(seen: list[float], unseen: list[float]) -> dict[str, float]:
+    """Return what was measured, in microseconds of processor time a request."""
+    pairs = [one - other for one, other in zip(seen, unseen, strict=True)]
+    found = {
+        "whole request": min(seen),
+        "neither counted nor logged": min(unseen),
+        "metrics and log line, least": min(seen) - min(unseen),
+        "metrics and log line, median": statistics.median(pairs),
     }
+    return {name: round(1e6 * value, 1) for name, value in found.items()}
 
 
 class sink:  # noqa: N801  # used as a function
@@ -153,8 +142,17 @@ def applications(folder: Path, *, flush: bool) -> tuple[Callable[[], float], Cal
         model = services.holder.require()
         services.holder.swap(replace(model, engine=Constant(model.engine.predict(np.array([WINE])))))
     services_of(unseen).predictions._metrics = Silence()
-    observer = unseen.wsgi_app
-    return caller(whole.wsgi_app, flush=flush), caller(without(observer), flush=flush)
+    return caller(observer_of(whole), flush=flush), caller(without(observer_of(unseen)), flush=flush)
+
+
+def observer_of(app: Any) -> Any:
+    """Return the middleware that sees the requests of *app*, under the one for proxies."""
+    from wine_api.observability.requests import RequestObserver
+
+    found = app.wsgi_app
+    while not isinstance(found, RequestObserver):
+        found = found._application
+    return found
 
 
 def without(observer: Any) -> Any:

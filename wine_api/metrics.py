@@ -12,10 +12,12 @@ import contextlib
 import os
 import platform
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +28,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from wine_api import __version__
+from wine_api import __version__, slot_values
 
 Label = int | float | str
 
@@ -36,29 +38,25 @@ _BATCH_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-class _CountingProcess:
-    """Which set of counter files this process writes: its worker slot, not its pid.
-
-    A new worker goes on with the files of the dead one whose slot it took. So counters never fall, and the number of
-    files does not grow with restarts. prometheus_client asks for it at each count, hence one object a process.
-    """
-
-    name = "master"
-
-
 def count_in_files(folder: Path) -> None:
     """Make all metrics of this process and its children count in files under *folder*, which exists.
 
     Must come before the first `Metrics` of the process.
     """
     os.environ[_FOLDER_VARIABLE] = str(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: _CountingProcess.name)
+    slot_values.use_folder(folder)
+    values.ValueClass = slot_values.SlotValue
 
 
 def use_slot(slot: int) -> None:
-    """Count as worker *slot* from now on; gauges that its last owner left behind are dropped."""
-    _CountingProcess.name = str(slot)
+    """Count as worker *slot* from now on, not by pid.
+
+    A new worker goes on with the files of the dead one whose slot it took: so counters never fall, and the number of
+    files does not grow with restarts. Gauges that the last owner left behind are dropped.
+    """
     forget_gauges_of(slot)
+    if _counting_folder():
+        slot_values.use_process(str(slot))
 
 
 def forget_gauges_of(slot: int) -> None:
@@ -262,7 +260,7 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "wine_log_lines_dropped", "Log lines that nobody took in time.", registry=registry
         )
-        self._label_counters: dict[int | str, Counter] = {}
+        self._label_numbers: dict[int | str, Number] = {}
         self._host: list[Collector] = [_ProcessCollector()]
 
     def ask_host(self, ask: Callable[[], HostGauges]) -> None:
@@ -274,21 +272,21 @@ class Metrics:
     ) -> None:
         """Count the predictions of one request, which spent *seconds* in the model."""
         if len(labels) == 1:
-            self._counter_of(_counted_as(labels[0])).inc()
+            self._number_of(_counted_as(labels[0])).inc(1)
         else:
             for label, count in collections.Counter(map(_counted_as, labels)).items():
-                self._counter_of(label).inc(count)
-        self.prediction_rows.inc(len(labels))
-        self.model_seconds.observe(seconds)
+                self._number_of(label).inc(count)
+        number_of(self.prediction_rows).inc(len(labels))
+        observe(self.model_seconds, seconds)
         if confidences is not None:
             _observe_all(self.confidence, confidences)
 
-    def _counter_of(self, label: int | str) -> Counter:
+    def _number_of(self, label: int | str) -> Number:
         # Looked up once: prometheus_client takes longer to find a counter than to raise it.
-        counter = self._label_counters.get(label)
-        if counter is None:
-            counter = self._label_counters[label] = self.predicted_label.labels(label)
-        return counter
+        number = self._label_numbers.get(label)
+        if number is None:
+            number = self._label_numbers[label] = number_of(self.predicted_label.labels(label))
+        return number
 
     def render(self, accept: str, names: Sequence[str] = ()) -> tuple[bytes, str]:
         """Write all metrics, summed over all workers, in the format that *accept* asks for.
@@ -369,6 +367,25 @@ class _Scrape(Collector):
                     yield metric
 
 
+class Number(Protocol):
+    """What a counter or a gauge counts in."""
+
+    def inc(self, amount: float, /) -> None:
+        """Add *amount*."""
+
+
+def number_of(metric: Counter | Gauge) -> Number:
+    """Return what *metric*, which has its labels, counts in: for what is counted at every request."""
+    number: Number = metric._value
+    return number
+
+
+def observe(histogram: Histogram, value: float) -> None:
+    """Observe *value*; `Histogram.observe` tries one bucket after the other, which takes twice as long."""
+    histogram._sum.inc(value)
+    histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(1)
+
+
 def _observe_all(histogram: Histogram, observed: npt.NDArray[np.float64]) -> None:
     """Observe many values at once.
 
@@ -376,7 +393,7 @@ def _observe_all(histogram: Histogram, observed: npt.NDArray[np.float64]) -> Non
     is a sum and a count a bucket (each not yet cumulated), so those are raised directly.
     """
     if len(observed) == 1:
-        histogram.observe(observed.item())
+        observe(histogram, observed.item())
         return
     bounds = np.asarray(histogram._upper_bounds)
     counts = np.bincount(np.searchsorted(bounds, observed, side="left"), minlength=len(bounds))

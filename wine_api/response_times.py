@@ -14,6 +14,7 @@ _GROWTH = math.log(1.1)
 _SMALLEST_SECONDS = 1e-5
 _SLICE_SECONDS = 30.0
 _SLICES = 10
+_MOST_UNSORTED = 1000
 
 BucketCounts = Mapping[int, int]
 
@@ -42,18 +43,19 @@ class ResponseTimes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._recorded: deque[tuple[float, float]] = deque()
         self._slices: deque[tuple[int, Counter[int]]] = deque(maxlen=_SLICES)
 
     def record(self, seconds: float) -> None:
         """Count one request that took *seconds*."""
-        number = int(self._clock() / _SLICE_SECONDS)
-        with self._lock:
-            if not self._slices or self._slices[-1][0] != number:
-                self._slices.append((number, Counter()))
-            self._slices[-1][1][_bucket(seconds)] += 1
+        # Sorted later, many at once: in the middle of a request that takes several times as long.
+        self._recorded.append((self._clock(), seconds))
+        if len(self._recorded) >= _MOST_UNSORTED:
+            self._sort()
 
     def counts(self) -> dict[int, int]:
         """Return how many requests fell into each bucket."""
+        self._sort()
         oldest = int(self._clock() / _SLICE_SECONDS) - _SLICES
         total: Counter[int] = Counter()
         with self._lock:
@@ -61,6 +63,16 @@ class ResponseTimes:
                 if number > oldest:
                     total.update(counts)
         return dict(total)
+
+    def _sort(self) -> None:
+        """Put what was recorded into its slice and bucket."""
+        with self._lock:
+            for _ in range(len(self._recorded)):
+                moment, seconds = self._recorded.popleft()
+                number = int(moment / _SLICE_SECONDS)
+                if not self._slices or self._slices[-1][0] < number:
+                    self._slices.append((number, Counter()))
+                self._slices[-1][1][_bucket(seconds)] += 1
 
 
 def percentiles(parts: Iterable[BucketCounts]) -> Percentiles:

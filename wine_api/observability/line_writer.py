@@ -7,8 +7,10 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
+
+from wine_api.observability.lines import Line, as_json
 
 # A pipe takes up to PIPE_BUF (4096) bytes whole: what is longer could run into what another worker writes.
 _MOST_BYTES_AT_ONCE = 4096
@@ -25,9 +27,10 @@ class LineWriter:
     up to a limit; then they are dropped and counted: predictions go on.
     """
 
-    def __init__(self, descriptor: int = 1) -> None:
+    def __init__(self, descriptor: int = 1, write_as: Callable[[Line], bytes] = as_json) -> None:
         self._descriptor = descriptor
-        self._waiting: SimpleQueue[bytes | threading.Event] | None = None
+        self._write_as = write_as
+        self._waiting: SimpleQueue[bytes | Line | threading.Event] | None = None
         self._count_dropped: Callable[[int], None] = lambda _: None
 
     def begin_thread(self, count_dropped: Callable[[int], None]) -> None:
@@ -36,11 +39,15 @@ class LineWriter:
         self._waiting = SimpleQueue()
         threading.Thread(target=self._write_for_ever, args=(self._waiting,), name="log-writer", daemon=True).start()
 
-    def write(self, line: bytes) -> None:
-        """Write *line*, which ends with a line break, soon; or lose it rather than wait."""
+    def write(self, line: bytes | Line) -> None:
+        """Write *line* soon, or lose it rather than wait.
+
+        Text ends with a line break. Fields, which must not change any more, are turned into text by the thread: many at
+        a time, which takes a fraction of what each takes in the middle of a request.
+        """
         waiting = self._waiting
         if waiting is None:
-            self._write_now(line)
+            self._write_now(self._text(line))
         elif waiting.qsize() < _MOST_WAITING:
             waiting.put(line)
         else:
@@ -53,6 +60,16 @@ class LineWriter:
             self._waiting.put(written)
             written.wait(_FLUSH_SECONDS)
 
+    def _text(self, line: bytes | Line) -> bytes:
+        return line if isinstance(line, bytes) else self._write_as(line)
+
+    def _texts(self, lines: Iterable[bytes | Line]) -> Iterator[bytes]:
+        for line in lines:
+            try:
+                yield self._text(line)
+            except Exception:  # one line less, and the thread lives on
+                self._count_dropped(1)
+
     def _write_now(self, line: bytes) -> None:
         writable = select.poll()
         writable.register(self._descriptor, select.POLLOUT)
@@ -60,14 +77,14 @@ class LineWriter:
             if writable.poll(1000 * _PATIENCE_SECONDS):
                 os.write(self._descriptor, line)
 
-    def _write_for_ever(self, waiting: SimpleQueue[bytes | threading.Event]) -> None:
+    def _write_for_ever(self, waiting: SimpleQueue[bytes | Line | threading.Event]) -> None:
         while True:
             gathered = [waiting.get()]
             time.sleep(_GATHER_SECONDS)
             with contextlib.suppress(Empty):
                 while True:
                     gathered.append(waiting.get_nowait())
-            self._write_all([line for line in gathered if isinstance(line, bytes)])
+            self._write_all([*self._texts(line for line in gathered if not isinstance(line, threading.Event))])
             for written in gathered:
                 if isinstance(written, threading.Event):
                     written.set()

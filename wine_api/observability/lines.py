@@ -24,7 +24,7 @@ Line = dict[str, Any]
 def line_of(record: logging.LogRecord) -> Line:
     """Return the fields of *record*: the standard ones, those of the request, and what was given as `extra`."""
     line: Line = {
-        "timestamp": timestamp(record.created),
+        "timestamp": record.created,
         "level": record.levelname,
         "logger": record.name,
         "message": _cut(_message(record)),
@@ -39,7 +39,8 @@ def line_of(record: logging.LogRecord) -> Line:
 
 
 def as_json(line: Line) -> bytes:
-    """Write *line* as JSON, with its line break."""
+    """Write *line* as JSON, with its line break; its timestamp is in seconds since the epoch."""
+    line["timestamp"] = timestamp(line["timestamp"])
     text = _dumped(line)
     if len(text) > _LONGEST_LINE:
         text = _dumped(_shortened(line))
@@ -50,7 +51,7 @@ def as_console(line: Line) -> bytes:
     """Write *line* for people: the time of day, the level, what happened, and the rest as name=value."""
     shown = {name: value for name, value in line.items() if name not in ("timestamp", "level", "message", "exception")}
     fields = " ".join(f"{name}={_plain(value)}" for name, value in shown.items() if value is not None)
-    text = f"{line['timestamp'][11:23]} {line['level']:<8} {_plain(line['message'])}  {fields}\n"
+    text = f"{timestamp(line['timestamp'])[11:23]} {line['level']:<8} {_plain(line['message'])}  {fields}\n"
     # A traceback is for people: in lines of its own, each indented, so that none looks like the beginning of another.
     for part in str(line.get("exception", "")).splitlines():
         text += f"    {_plain(part)}\n"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from prometheus_client import Counter, Histogram
 from prometheus_flask_exporter import PrometheusMetrics
 
-from wine_api.metrics import Metrics
+from wine_api.metrics import Metrics, Number, number_of, observe
 
 _PREDICTING = {"/predict": "predict", "/predict/batch": "predict_batch"}
 # From half a millisecond: the exporter's own begin at 5 ms, which is slower than most predictions.
@@ -35,9 +35,9 @@ class _Exporter(PrometheusMetrics):
 class _Counted(NamedTuple):
     """What a request of one kind raises."""
 
-    total: Counter
+    total: Number
     seconds: Histogram
-    predictions: Counter | None
+    predictions: Number | None
     outcome: str | None
 
 
@@ -58,10 +58,10 @@ class RequestMetrics:
     def count(self, method: str, route: str | None, status: int, seconds: float) -> str | None:
         """Count a request; return the outcome if it was for a prediction."""
         kind = self._kinds.get((method, route, status)) or self._look_up(method, route, status)
-        kind.total.inc()
-        kind.seconds.observe(seconds)
+        kind.total.inc(1)
+        observe(kind.seconds, seconds)
         if kind.predictions is not None:
-            kind.predictions.inc()
+            kind.predictions.inc(1)
         return kind.outcome
 
     def count_exception(self, method: str) -> None:
@@ -72,9 +72,9 @@ class RequestMetrics:
         endpoint = _PREDICTING.get(route or "") if method == "POST" else None
         outcome = None if endpoint is None else _outcome(status)
         self._kinds[method, route, status] = counted = _Counted(
-            self._total.labels(method, status),
+            number_of(self._total.labels(method, status)),
             self._seconds.labels(method, route or _NO_ROUTE, status),
-            None if endpoint is None else self._predictions.labels(endpoint, outcome),
+            None if endpoint is None else number_of(self._predictions.labels(endpoint, outcome)),
             outcome,
         )
         return counted

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.wsgi import ClosingIterator
-
-from wine_api.metrics import Metrics
+from wine_api.metrics import Metrics, number_of
 from wine_api.observability.lines import request_of_thread
 from wine_api.observability.request_log import RequestLog
 from wine_api.observability.request_metrics import RequestMetrics
@@ -82,7 +80,7 @@ class RequestObserver:
         log: RequestLog | None = None,
     ) -> None:
         self._application = application
-        self._in_flight = metrics.requests_in_flight
+        self._in_flight = number_of(metrics.requests_in_flight)
         self._metrics = RequestMetrics(metrics)
         self._response_times = response_times
         self._spans = spans or Spans()
@@ -94,7 +92,7 @@ class RequestObserver:
         if self._spans.tracer is not None:
             request.span = self._spans.tracer.begin_request(environ)
         token = request_of_thread.set(_said_of(request))
-        self._in_flight.inc()
+        self._in_flight.inc(1)
 
         def start_observed_response(
             status: str,
@@ -117,15 +115,36 @@ class RequestObserver:
             self._metrics.count_exception(request.counted_method)
             self._end(request, token)
             raise
-        return ClosingIterator(body, lambda: self._end(request, token))
+        return _ObservedBody(body, lambda: self._end(request, token))
 
     def _end(self, request: ObservedRequest, token: Token[Mapping[str, str]]) -> None:
-        self._in_flight.dec()
+        self._in_flight.inc(-1)
         self._response_times.record(request.seconds)
         self._log.write(request)
         if request.span is not None:
             _end_span(request.span, request)
         request_of_thread.reset(token)
+
+
+class _ObservedBody:
+    """The body of an answer, whose end is heard of. Werkzeug's `ClosingIterator` hands over each part by itself."""
+
+    __slots__ = ("_body", "_end")
+
+    def __init__(self, body: Iterable[bytes], end: Callable[[], None]) -> None:
+        self._body = body
+        self._end = end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """End the request, once the server has sent the answer, or given up."""
+        try:
+            if hasattr(self._body, "close"):
+                self._body.close()
+        finally:
+            self._end()
 
 
 def _said_of(request: ObservedRequest) -> dict[str, str]:

@@ -143,3 +143,17 @@ def test_several_lines_are_written_at_once_but_never_more_than_a_pipe_takes_whol
     lines.flush()
 
     assert len(os.read(reader, 65536)) == 15010
+
+
+def test_a_line_that_cannot_be_written_takes_no_other_with_it(pipe):
+    reader, writer = pipe
+    drops = Drops()
+    lines = LineWriter(writer)
+    lines.begin_thread(drops)
+
+    lines.write({"no": "timestamp"})
+    lines.write({"timestamp": 0.0, "message": "the next"})
+    lines.flush()
+
+    assert drops.count == 1
+    assert os.read(reader, 4096) == b'{"timestamp":"1970-01-01T00:00:00.000Z","message":"the next"}\n'
