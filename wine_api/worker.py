@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LINGER_SECONDS = 0.5
+_SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
 # These wait for the store and for other workers, as long as `MODEL_LOAD_TIMEOUT` says.
 _WAITING_PATHS = frozenset({"/model/reload", "/model/rollback", "/model/versions"})
 _MOST_WAITING = 128  # in one worker; more of them keep others from being answered
@@ -219,6 +220,12 @@ class Worker(ThreadWorker):
     def get_thread_pool(self) -> _Threads:
         """Return the threads that answer requests."""
         return _Threads(self.cfg.threads, self._most_in_flight)
+
+    def init_process(self) -> None:
+        """Begin."""
+        # The main thread must get its turn soon while the others compute, or those that it refuses wait.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        super().init_process()
 
     # Admission: all of it on the main thread, so nothing here may wait
 
