@@ -249,10 +249,13 @@ class Worker(ThreadWorker):
             self._submit(conn)
         elif overload.is_always_answered(beginning or b""):
             self._submit_at_once(conn)
-        elif in_flight < self._most_in_flight or beginning is None:
+        elif beginning is None or in_flight < self._room_for(beginning):
             self._submit(conn)
         else:
             self._refuse(conn, beginning)
+
+    def _room_for(self, beginning: bytes) -> int:
+        return self._most_in_flight + (_MOST_WAITING if overload.only_waits(beginning) else 0)
 
     def _let_go(self, conn: Any) -> None:
         # The client has left: that must not wait for a turn, nor count as a request under way.
