@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LINGER_SECONDS = 0.5
+_SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
 # These wait for the store and for other workers, as long as `MODEL_LOAD_TIMEOUT` says.
 _WAITING_PATHS = frozenset({"/model/reload", "/model/rollback", "/model/versions"})
 _MOST_WAITING = 128  # in one worker; more of them keep others from being answered
@@ -245,6 +246,12 @@ class Worker(ThreadWorker):
         """Return the threads that answer requests."""
         return _Threads(self.cfg.threads, self._most_in_flight)
 
+    def init_process(self) -> None:
+        """Begin."""
+        # The main thread must get its turn soon while the others compute, or those that it refuses wait.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        super().init_process()
+
     # Admission: all of it on the main thread, so nothing here may wait
 
     def enqueue_req(self, conn: Any) -> None:
@@ -267,10 +274,13 @@ class Worker(ThreadWorker):
             self._submit(conn)
         elif overload.is_always_answered(beginning or b""):
             self._submit_at_once(conn)
-        elif in_flight < self._most_in_flight or beginning is None:
+        elif beginning is None or in_flight < self._room_for(beginning):
             self._submit(conn)
         else:
             self._refuse(conn, beginning)
+
+    def _room_for(self, beginning: bytes) -> int:
+        return self._most_in_flight + (_MOST_WAITING if overload.only_waits(beginning) else 0)
 
     def _let_go(self, conn: Any) -> None:
         # The client has left: that must not wait for a turn, nor count as a request under way.

@@ -211,7 +211,7 @@ class TestPromote:
         pytest.param(["verify", "empty.joblib", "--public-keys", "x"], {}, "--public-keys", id="no key"),
         pytest.param(["verify", "empty.joblib"], {"MODEL_PUBLIC_KEYS": "x"}, "MODEL_PUBLIC_KEYS", id="a bad key"),
         pytest.param(["verify", "empty.joblib"], {"MODEL_MAX_BYTES": "x"}, "MODEL_MAX_BYTES", id="a bad setting"),
-        pytest.param(["keys", "create"], {}, "create", id="an unknown kind of keys"),
+        pytest.param(["keys", "make"], {}, "make", id="an unknown kind of keys"),
     ],
 )
 @pytest.mark.usefixtures("empty_file")

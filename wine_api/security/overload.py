@@ -17,6 +17,8 @@ _DETAIL = "The service has more requests under way than it can answer soon. Try 
 
 # Health, and the metrics that show the overload.
 _ALWAYS_ANSWERED = re.compile(rb"(?:GET|HEAD) /(?:health(?:/live|/ready)?|metrics)[ ?]")
+# These wait for the store and for other workers, not for the processor.
+_ONLY_WAITS = re.compile(rb"(?:POST /model/(?:reload|rollback)|GET /model/versions)[ ?]")
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127})[ \t]*\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 
@@ -33,6 +35,11 @@ _HEAD = (
 def is_always_answered(beginning: bytes) -> bool:
     """Whether the request that begins so is answered however much there is to do."""
     return _ALWAYS_ANSWERED.match(beginning) is not None
+
+
+def only_waits(beginning: bytes) -> bool:
+    """Whether the request that begins so takes little of the processor, so that more of them can be under way."""
+    return _ONLY_WAITS.match(beginning) is not None
 
 
 def refusal(beginning: bytes) -> bytes:
