@@ -1,7 +1,7 @@
 """Measures what a prediction pays for being seen: its metrics and its log line.
 
-    python benchmarks/observability.py
-    python benchmarks/observability.py --sink blocked
+    python -m benchmarks.observability
+    python -m benchmarks.observability --sink blocked
 
 The application answers `POST /predict` twice over, whole and without metrics and log line; the two take turns, so that
 other work on the machine disturbs both alike. A stand-in answers for the model. Metrics are counted in files and lines
@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks import machine
 
 BATCH = 50
 WINE = [7.4, 0.7, 0.0, 1.9, 0.076, 11.0, 34.0, 0.9978, 3.51, 0.56, 9.4]
@@ -67,8 +69,6 @@ def main() -> None:
         print(f"{name:30}{value:8.1f} µs", file=report)
     report.flush()
     if arguments.output is not None:
-        from benchmarks import machine
-
         machine.write(arguments.output, sink=arguments.sink, batches=arguments.batches, cpu_us=found)
 
 
