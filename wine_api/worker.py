@@ -9,14 +9,12 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn
 
 import sklearn.ensemble  # noqa: F401  # most models need it: imported by the master, once for all workers
 from gunicorn import util
@@ -37,13 +35,12 @@ from wine_api.serving import files
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _LINGER_SECONDS = 0.5
 _SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
 # These wait for the store and for other workers, as long as `MODEL_LOAD_TIMEOUT` says.
 _WAITING_PATHS = frozenset({"/model/reload", "/model/rollback", "/model/versions"})
-_MOST_WAITING = 128  # in one worker; more of them keep others from being answered
+_MOST_BESIDE = 128  # of them, and health checks, in one worker; others wait for those before them
+_MOVED = object()  # what is told of a request that another thread goes on with
 _METRICS = "metrics"  # in STATE_DIR: where the workers of this instance count together
 
 
@@ -180,43 +177,6 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-class _Threads(ThreadPoolExecutor):
-    """Threads of which a few work at a time, while any number waits for something else than the processor."""
-
-    def __init__(self, working: int, queued: int) -> None:
-        super().__init__(max_workers=working + queued + _MOST_WAITING)
-        self._turns = threading.Semaphore(working)
-        self._waiting_lock = threading.Lock()
-        self.waiting = 0
-
-    def submit(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Do *work* when it is its turn."""
-        return super().submit(self._take_turn, work, *args, **kwargs)
-
-    def _take_turn(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        with self._turns:
-            return work(*args, **kwargs)
-
-    def submit_at_once(self, work: Callable[..., T], /, *args: Any) -> Future[T]:
-        """Do *work* without waiting for a turn."""
-        return super().submit(work, *args)
-
-    @contextmanager
-    def turn_given_up(self) -> Iterator[None]:
-        """Let another work meanwhile."""
-        self._count_waiting(1)
-        self._turns.release()
-        try:
-            yield
-        finally:
-            self._turns.acquire()
-            self._count_waiting(-1)
-
-    def _count_waiting(self, change: int) -> None:
-        with self._waiting_lock:
-            self.waiting += change
-
-
 def _peek(sock: socket.socket) -> bytes | None:
     """Return what has come so far, and leave it there; None is nothing yet, and empty is that nothing will come."""
     try:
@@ -242,12 +202,10 @@ class Worker(ThreadWorker):
         self._lingering: deque[tuple[float, socket.socket]] = deque()
         self._next_refusal_line = 0.0
 
-    def get_thread_pool(self) -> _Threads:
-        """Return the threads that answer requests."""
-        return _Threads(self.cfg.threads, self._most_in_flight)
-
     def init_process(self) -> None:
         """Begin."""
+        # For what takes no turn from the others: health checks while they are busy, and requests that only wait.
+        self._beside = ThreadPoolExecutor(_MOST_BESIDE, thread_name_prefix="beside")
         # The main thread must get its turn soon while the others compute, or those that it refuses wait.
         sys.setswitchinterval(_SWITCH_SECONDS)
         super().init_process()
@@ -261,8 +219,7 @@ class Worker(ThreadWorker):
         as may be, others are refused.
         """
         conn.arrived = time.monotonic()
-        in_flight = self._in_flight - self.tpool.waiting
-        if in_flight < self.cfg.threads and (conn.initialized or conn.data_ready):
+        if self._in_flight < self.cfg.threads and (conn.initialized or conn.data_ready):
             self._submit(conn)  # the usual way looks at nothing
             return
         beginning = _peek(conn.sock)
@@ -270,17 +227,17 @@ class Worker(ThreadWorker):
             self._wait_for_data(conn)
         elif beginning == b"":
             self._let_go(conn)
-        elif in_flight < self.cfg.threads:
+        elif self._in_flight < self.cfg.threads:
             self._submit(conn)
         elif overload.is_always_answered(beginning or b""):
-            self._submit_at_once(conn)
-        elif beginning is None or in_flight < self._room_for(beginning):
+            self._do_beside(conn, self.handle, conn)
+        elif beginning is None or self._in_flight < self._room_for(beginning):
             self._submit(conn)
         else:
             self._refuse(conn, beginning)
 
     def _room_for(self, beginning: bytes) -> int:
-        return self._most_in_flight + (_MOST_WAITING if overload.only_waits(beginning) else 0)
+        return self._most_in_flight + (_MOST_BESIDE if overload.only_waits(beginning) else 0)
 
     def _let_go(self, conn: Any) -> None:
         # The client has left: that must not wait for a turn, nor count as a request under way.
@@ -299,8 +256,8 @@ class Worker(ThreadWorker):
         done = self.tpool.submit(self.handle, conn)
         done.add_done_callback(lambda done: self.method_queue.defer(self._finish, conn, done))
 
-    def _submit_at_once(self, conn: Any) -> None:
-        done = self.tpool.submit_at_once(self.handle, conn)
+    def _do_beside(self, conn: Any, work: Callable[..., Any], *args: Any) -> None:
+        done = self._beside.submit(work, *args)
         done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def _finish(self, conn: Any, done: Future[Any]) -> None:
@@ -361,15 +318,30 @@ class Worker(ThreadWorker):
 
     # Answering
 
-    def handle_request(self, req: Any, conn: Any) -> bool:
+    def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request; one that only waits keeps nobody else from being answered."""
         deadline.arrived_at.set(conn.arrived)
         if services_of(self.app.wsgi()).draining.is_set():
             req.force_close()  # so that the client's next request goes where it will be answered
         if req.path not in _WAITING_PATHS:
             return super().handle_request(req, conn)
-        with self.tpool.turn_given_up():
-            return super().handle_request(req, conn)
+        self._do_beside(conn, self._answer_waiting, req, conn)
+        return _MOVED
+
+    def _answer_waiting(self, req: Any, conn: Any) -> Any:
+        """Do what `handle` does with a request that was read."""
+        try:
+            return self._keepalive_after(conn, super().handle_request(req, conn))
+        except OSError:
+            logger.debug("client is gone")
+        except Exception as error:
+            self.handle_error(req, conn.sock, conn.client, error)
+        return False
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        """Wait for the next request of *conn*, or close it, unless another thread still answers on it."""
+        if fs.cancelled() or fs.exception() is not None or fs.result() is not _MOVED:
+            super().finish_request(conn, fs)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """Stop: no longer ready, then finish what is under way."""
@@ -422,12 +394,14 @@ class Worker(ThreadWorker):
         except OSError:
             logger.debug("client is gone")
 
-    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+    def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
         """Whether the connection can take another request; if not, it is closed here.
 
         Gunicorn waits longer for a body that nobody reads, and lingers on the thread that accepts connections: a few
         clients that announce a body, are told that it is too large, and wait, would make health checks fail.
         """
+        if keepalive is _MOVED:
+            return _MOVED
         if keepalive and conn.parser.finish_body(deadline=time.monotonic() + _LINGER_SECONDS):
             return True
         util.close_graceful(conn.sock, timeout=_LINGER_SECONDS)
