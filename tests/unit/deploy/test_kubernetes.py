@@ -19,8 +19,6 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted((FOLDER / "overlays").iterdir())
 COMPONENTS = sorted(path for path in (FOLDER / "components").iterdir())
 NEWEST_VERSIONS = sorted(kubernetes_validate.utils.all_versions(), key=lambda version: [*map(int, version.split("."))])
-# What the security of issue 6 brings; the component for it is not in an overlay yet.
-COMING = {"API_KEYS_FILE"}
 
 
 def with_component(component: Path, place: Path) -> Path:
@@ -137,7 +135,7 @@ def test_what_belongs_together_finds_each_other(manifests, deployment, container
 def test_every_variable_is_a_setting_with_a_value_that_the_service_takes(variables):
     known = set(re.findall(r"^\| `([A-Z0-9_]+)`", settings_reference(), re.MULTILINE))
 
-    assert set(variables) <= known | COMING
+    assert set(variables) <= known
     Settings.from_environ(variables)
 
 
