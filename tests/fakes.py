@@ -12,7 +12,7 @@ import numpy as np
 
 from wine_api.errors import ModelRejected, ModelStoreUnavailable, ModelVersionNotFound
 from wine_api.serving.artifact import Artifact, ModelCard
-from wine_api.serving.engines.base import Answers
+from wine_api.serving.engines.base import Answers, Engine
 from wine_api.serving.holder import LoadedModel
 from wine_api.serving.stores.base import LATEST, StoredModel, version_key
 from wine_api.serving.wine import Label, Matrix
@@ -44,7 +44,7 @@ class FakeEngine:
 
 
 def loaded_model(
-    version: str = "1.0", *, card: ModelCard | None = None, engine: FakeEngine | None = None
+    version: str = "1.0", *, card: ModelCard | None = None, engine: Engine | None = None
 ) -> LoadedModel:
     """Return a model as if it had passed every gate."""
     return LoadedModel(

@@ -5,10 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
+from wine_api.errors import Fault, InvalidRequest
 from wine_api.metrics import Metrics
 from wine_api.serving.engines.base import Answers
 from wine_api.serving.holder import LoadedModel, ModelHolder
 from wine_api.serving.wine import FEATURE_NAMES, Matrix
+
+# No measurement of a wine; but a request may say so, and many models refuse it in words of their own.
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,17 @@ class Predictions:
     def predict(self, wines: Matrix) -> Predicted:
         """Predict *wines*, shape (rows, 11), in the order of FEATURES.
 
-        Raises `ModelNotLoaded` before there is a model.
+        Raises `ModelNotLoaded` before there is a model, and `InvalidRequest` for numbers that it cannot compute with.
         """
         model = self._holder.require()
         started = time.perf_counter()
-        answers = model.engine.predict(wines)
+        try:
+            answers = model.engine.predict(wines)
+        except ValueError as error:
+            if wines.max() <= _LARGEST:
+                raise
+            detail = f"The model cannot compute with numbers above {_LARGEST:.3g}."
+            raise InvalidRequest("The request has 1 problem.", [Fault("", "too_large", detail)]) from error
         self._metrics.count_answers(answers.labels, answers.confidences, time.perf_counter() - started)
         return Predicted(model, wines, answers, _out_of_range(model, wines))
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes import FakeEngine, loaded_model
 from tests.models import WINE
-from wine_api.errors import ModelNotLoaded
+from wine_api.errors import InvalidRequest, ModelNotLoaded
 from wine_api.metrics import Metrics
 from wine_api.serving.artifact import Bounds, TrainingRange
 from wine_api.serving.holder import ModelHolder
@@ -60,6 +60,31 @@ def test_answers_with_the_model_in_use(holder, predictions):
 
 def test_needs_a_model(predictions):
     with pytest.raises(ModelNotLoaded):
+        predictions.predict(rows(WINE))
+
+
+class Choosy:
+    """Refuses what it is asked, as scikit-learn refuses numbers beyond float32."""
+
+    name = "choosy"
+
+    def predict(self, wines):
+        raise ValueError("Input X contains infinity or a value too large for dtype('float32').")
+
+
+def test_numbers_that_the_model_cannot_compute_with_are_the_callers_affair(holder, predictions):
+    holder.swap(loaded_model(engine=Choosy()))
+
+    with pytest.raises(InvalidRequest) as refusal:
+        predictions.predict(rows(WINE, [1e308] * 11))
+
+    assert [fault.code for fault in refusal.value.faults] == ["too_large"]
+
+
+def test_a_model_that_fails_for_other_numbers_is_not(holder, predictions):
+    holder.swap(loaded_model(engine=Choosy()))
+
+    with pytest.raises(ValueError, match="Input X"):
         predictions.predict(rows(WINE))
 
 
