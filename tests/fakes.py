@@ -43,9 +43,7 @@ class FakeEngine:
         )
 
 
-def loaded_model(
-    version: str = "1.0", *, card: ModelCard | None = None, engine: Engine | None = None
-) -> LoadedModel:
+def loaded_model(version: str = "1.0", *, card: ModelCard | None = None, engine: Engine | None = None) -> LoadedModel:
     """Return a model as if it had passed every gate."""
     return LoadedModel(
         version=version,

@@ -114,4 +114,4 @@ def test_what_is_logged_and_asked_to_be_quiet_is_quiet(tmp_path, published_model
         server.post("/predict", {"features": WINE})
         server.stop()
 
-    assert server.lines() == []
+    assert {line["level"] for line in server.lines()} <= {"WARNING", "ERROR", "CRITICAL"}

@@ -142,6 +142,11 @@ def open_files(pid: int) -> list[str]:
     return paths
 
 
+def loads_after(server: Server, lines: int) -> list[dict[str, object]]:
+    """Return the loads that the log tells of after its first *lines*."""
+    return [line for line in server.lines()[lines:] if line.get("event") == "model loaded"]
+
+
 # Many at once
 
 
@@ -164,8 +169,8 @@ def test_fifty_reloads_at_once_are_two_downloads_and_keep_nobody_waiting(server,
     assert {worker["version"] for answer in answers for worker in answer.json["workers"]} == {"2.0"}
     assert [answer.json["outcome"] for answer in answers].count("loaded") == 1
     assert downloads(proxy) <= 2
-    loads = [line for line in server.lines()[lines:] if line.get("event") == "model loaded"]
-    assert len(loads) == 2
+    wait_until(lambda: len(loads_after(server, lines)) >= 2, "a line about each load")
+    assert len(loads_after(server, lines)) == 2
     assert versions_that_answer(server) == {"2.0"}
 
 

@@ -94,6 +94,11 @@ def serves(server: Server, version: str) -> bool:
     )
 
 
+def events(server: Server, lines: int):
+    """Return what the log says after its first *lines*, each event with its reason."""
+    return {(line.get("event"), line.get("reason")) for line in server.lines()[lines:]}
+
+
 def download(fault: Fault) -> Fault:
     return only(ARTIFACT_NAME, fault)
 
@@ -150,8 +155,8 @@ def test_a_store_with_a_bad_day_costs_no_prediction_is_named_and_taken_from_agai
     assert traffic.errors == []
     assert traffic.statuses == {200}
     assert {heard.says for heard in during} == {("1.0", 5)}
-    assert any(line.get("event") == "store away" and line["reason"] == cause for line in server.lines()[lines:])
-    assert any(line.get("event") == "store back" for line in server.lines()[lines:])
+    wait_until(lambda: ("store away", cause) in events(server, lines), f"a line about {cause}")
+    wait_until(lambda: ("store back", None) in events(server, lines), "a line about its end")
 
 
 @pytest.mark.parametrize("fault", [reset, silence, status(503)], ids=["resets", "silence", "503"])
