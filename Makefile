@@ -40,7 +40,7 @@ lint: $(VENV)/.development  ## Style, and the layers of setup.cfg
 types: $(VENV)/.development  ## Static types
 	$(BIN)/mypy
 
-test: $(VENV)/.development  ## Every test; those in a browser are skipped where there is no Chromium
+test: $(VENV)/.development  ## Every test; skipped are those that need a program that is not installed (see .ci/run)
 	$(BIN)/pytest
 
 unit: $(VENV)/.development  ## Tests of single parts, in seconds
