@@ -37,9 +37,7 @@ logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 0.5
 _SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
-# These wait for the store and for other workers, as long as `MODEL_LOAD_TIMEOUT` says.
-_WAITING_PATHS = frozenset({"/model/reload", "/model/rollback", "/model/versions"})
-_MOST_BESIDE = 128  # of them, and health checks, in one worker; others wait for those before them
+_MOST_BESIDE = 128  # requests that only wait, and health checks, in one worker; others wait for those before them
 _MOVED = object()  # what is told of a request that another thread goes on with
 _METRICS = "metrics"  # in STATE_DIR: where the workers of this instance count together
 
@@ -323,7 +321,7 @@ class Worker(ThreadWorker):
         deadline.arrived_at.set(conn.arrived)
         if services_of(self.app.wsgi()).draining.is_set():
             req.force_close()  # so that the client's next request goes where it will be answered
-        if req.path not in _WAITING_PATHS:
+        if req.path not in overload.WAITING:
             return super().handle_request(req, conn)
         self._do_beside(conn, self._answer_waiting, req, conn)
         return _MOVED

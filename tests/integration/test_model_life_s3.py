@@ -18,47 +18,16 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from tests.integration.bucket import Bucket
-from tests.integration.s3_server import aws_environment, running_s3
+from tests.integration.s3_server import aws_environment
 from tests.integration.stores import faulty_proxy
-from tests.integration.stores.faulty_proxy import FaultyProxy, running_proxy
+from tests.integration.stores.faulty_proxy import FaultyProxy
 from tests.models import WINE, Model, synthetic_wines
 from tests.server import Answer, Server, running_server, wait_until
+from tests.unit.serving.crafted import UCI_NAMES
 from wine_api.serving.stores.base import ARTIFACT_NAME
 
 CALLERS = 50
 RELOAD = b"POST /model/reload HTTP/1.1\r\nHost: wine\r\nContent-Length: 0\r\n\r\n"
-UCI_NAMES = [
-    "fixed acidity",
-    "volatile acidity",
-    "citric acid",
-    "residual sugar",
-    "chlorides",
-    "free sulfur dioxide",
-    "total sulfur dioxide",
-    "density",
-    "pH",
-    "sulphates",
-    "alcohol",
-]
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with running_s3() as s3:
-        yield s3
-
-
-@pytest.fixture(scope="module")
-def shared_proxy(s3):
-    with running_proxy(s3.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def proxy(shared_proxy) -> FaultyProxy:
-    """What stands between the services and S3; it passes everything on, until told otherwise."""
-    yield shared_proxy
-    shared_proxy.forget()
 
 
 @pytest.fixture(scope="module")

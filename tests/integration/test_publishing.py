@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tests.integration.s3_server import CREDENTIALS, S3Server, running_s3, use_aws_environment
+from tests.integration.s3_server import CREDENTIALS, S3Server, use_aws_environment
 from tests.integration.stores.faulty_proxy import Exchange, FaultyProxy, none, reset, running_proxy
 from tests.integration.stores.shelves import MODEL_KEY
 from tests.models import Model, Models
@@ -50,12 +50,6 @@ class Place:
     to: str
     store: PublishingStore
     put: Callable[[str, bytes], object]
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with running_s3() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.bucket import LATEST_KEY, Bucket
-from tests.integration.s3_server import running_s3
 from tests.models import WINE
 from tests.server import Answer, Server, running_server, wait_until
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with running_s3() as s3:
-        yield s3
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration.bucket import Bucket
-from tests.integration.s3_server import aws_environment, running_s3
+from tests.integration.s3_server import aws_environment
 from tests.integration.stores.faulty_proxy import (
     Exchange,
     Fault,
-    FaultyProxy,
     cut,
     cut_at,
     only,
     reset,
-    running_proxy,
     silence,
     status,
     trickle,
@@ -30,25 +28,6 @@ from wine_api.serving.stores.base import ARTIFACT_NAME
 CLIENTS = 2
 PAUSE = 0.02
 GIVEN_UP = "3"  # MODEL_LOAD_TIMEOUT; long enough for a download from a store that works
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with running_s3() as s3:
-        yield s3
-
-
-@pytest.fixture(scope="module")
-def shared_proxy(s3):
-    with running_proxy(s3.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def proxy(shared_proxy) -> FaultyProxy:
-    """What stands between the services and S3, and has bad days."""
-    yield shared_proxy
-    shared_proxy.forget()
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ _DETAIL = "The service has more requests under way than it can answer soon. Try 
 
 # Health, and the metrics that show the overload.
 _ALWAYS_ANSWERED = re.compile(rb"(?:GET|HEAD) /(?:health(?:/live|/ready)?|metrics)[ ?]")
-# These wait for the store and for other workers, not for the processor.
-_ONLY_WAITS = re.compile(rb"(?:POST /model/(?:reload|rollback)|GET /model/versions)[ ?]")
+# These wait for the store and for other workers, as long as `MODEL_LOAD_TIMEOUT` says, and not for the processor.
+WAITING = {"/model/reload": "POST", "/model/rollback": "POST", "/model/versions": "GET"}
+_ONLY_WAITS = re.compile("(?:{})[ ?]".format("|".join(f"{method} {path}" for path, method in WAITING.items())).encode())
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127})[ \t]*\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 

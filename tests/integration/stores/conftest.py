@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.s3_server import S3Server, running_s3, use_aws_environment
-from tests.integration.stores.faulty_proxy import FaultyProxy, running_proxy
+from tests.integration.s3_server import S3Server, use_aws_environment
+from tests.integration.stores.faulty_proxy import FaultyProxy
 from tests.integration.stores.shelves import CONTENT, MODEL_KEY, LocalShelf, S3Shelf, Shelf
 from wine_api.serving.stores.s3 import Patience, S3Store
 
@@ -16,12 +16,6 @@ from wine_api.serving.stores.s3 import Patience, S3Store
 NO_RETRY = Patience(attempts=1)
 
 Far = Callable[..., S3Store]
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    with running_s3() as server:
-        yield server
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +75,6 @@ def _emptied(request: pytest.FixtureRequest, name: str) -> S3Shelf:
     use_aws_environment(monkeypatch, shelf.server.url)
     shelf.empty()
     return shelf
-
-
-@pytest.fixture(scope="session")
-def shared_proxy(s3: S3Server) -> Iterator[FaultyProxy]:
-    with running_proxy(s3.url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

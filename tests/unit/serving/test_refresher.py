@@ -1,4 +1,4 @@
-"""When a worker looks: at what the host agreed on, ten times a second; at the store, when it is due."""
+"""When a worker looks: at what the host agreed on, twenty times a second; at the store, when it is due."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def restart(tmp_path, start):
 
 
 def follow(*workers):
-    """Do what the watchers of the workers do ten times a second."""
+    """Do what the watchers of the workers do twenty times a second."""
     for worker in workers:
         worker.rollout.follow()
 
