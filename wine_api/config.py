@@ -286,7 +286,7 @@ class Settings:
 
     max_in_flight: int = _setting(
         "MAX_IN_FLIGHT",
-        32,
+        24,
         _whole_number(1, 4096),
         "The most requests that a worker has under way or waiting; more are refused at once (503).",
     )

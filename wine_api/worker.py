@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
-import selectors
 import signal
-import socket
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future
 from typing import IO, Any, NoReturn
 
 import sklearn.ensemble  # noqa: F401  # most models need it: imported by the master, once for all workers
 from gunicorn import util
 from gunicorn.http import errors as http_errors
-from gunicorn.workers.gthread import ThreadWorker
 
 from wine_api import metrics
+from wine_api.admission import AdmittingWorker
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
 from wine_api.config import InvalidSetting, Settings
-from wine_api.errors import Overloaded
 from wine_api.observability import logs, traces
 from wine_api.observability.request_log import RequestLog
 from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
@@ -175,138 +168,12 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _peek(sock: socket.socket) -> bytes | None:
-    """Return what has come so far, and leave it there; None is nothing yet, and empty is that nothing will come."""
-    try:
-        return sock.recv(overload.MOST_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
-    except OSError:
-        return b""
-
-
-class Worker(ThreadWorker):
+class Worker(AdmittingWorker):
     """Gunicorn's threaded worker.
 
     It has answers and log lines of our own for requests that are not HTTP, answers predictions and health checks
     however many reloads wait, and refuses at once what it could only answer late.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._most_in_flight = Settings.from_environ().max_in_flight
-        self._in_flight = 0  # this and what follows is touched by the main thread only
-        self._refused = 0
-        self._lingering: deque[tuple[float, socket.socket]] = deque()
-        self._next_refusal_line = 0.0
-
-    def init_process(self) -> None:
-        """Begin."""
-        # For what takes no turn from the others: health checks while they are busy, and requests that only wait.
-        self._beside = ThreadPoolExecutor(_MOST_BESIDE, thread_name_prefix="beside")
-        # The main thread must get its turn soon while the others compute, or those that it refuses wait.
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        super().init_process()
-
-    # Admission: all of it on the main thread, so nothing here may wait
-
-    def enqueue_req(self, conn: Any) -> None:
-        """Have a request answered in its turn, at once, or not at all.
-
-        Once the threads are busy, health checks and scrapes go before all others; once as many requests are under way
-        as may be, others are refused.
-        """
-        conn.arrived = time.monotonic()
-        if self._in_flight < self.cfg.threads and (conn.initialized or conn.data_ready):
-            self._submit(conn)  # the usual way looks at nothing
-            return
-        beginning = _peek(conn.sock)
-        if beginning is None and not conn.initialized:
-            self._wait_for_data(conn)
-        elif beginning == b"":
-            self._let_go(conn)
-        elif self._in_flight < self.cfg.threads:
-            self._submit(conn)
-        elif overload.is_always_answered(beginning or b""):
-            self._do_beside(conn, self.handle, conn)
-        elif beginning is None or self._in_flight < self._room_for(beginning):
-            self._submit(conn)
-        else:
-            self._refuse(conn, beginning)
-
-    def _room_for(self, beginning: bytes) -> int:
-        return self._most_in_flight + (_MOST_BESIDE if overload.only_waits(beginning) else 0)
-
-    def _let_go(self, conn: Any) -> None:
-        # The client has left: that must not wait for a turn, nor count as a request under way.
-        self.nr_conns -= 1
-        conn.close()
-
-    def _wait_for_data(self, conn: Any) -> None:
-        # Whoever connects and says nothing must not take a thread that others need.
-        conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + self.cfg.keepalive
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
-
-    def _submit(self, conn: Any) -> None:
-        self._in_flight += 1
-        done = self.tpool.submit(self.handle, conn)
-        done.add_done_callback(lambda done: self.method_queue.defer(self._finish, conn, done))
-
-    def _do_beside(self, conn: Any, work: Callable[..., Any], *args: Any) -> None:
-        done = self._beside.submit(work, *args)
-        done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
-
-    def _finish(self, conn: Any, done: Future[Any]) -> None:
-        self._in_flight -= 1
-        self.finish_request(conn, done)
-
-    def _refuse(self, conn: Any, beginning: bytes) -> None:
-        services_of(self.app.wsgi()).metrics.errors.labels(Overloaded.code).inc()
-        self._refused += 1
-        self.nr_conns -= 1
-        try:
-            conn.sock.setblocking(False)
-            conn.sock.recv(overload.MOST_BYTES)  # closing with unread bytes would take the answer back
-            conn.sock.send(overload.refusal(beginning))
-            if not overload.is_whole(beginning):
-                conn.sock.shutdown(socket.SHUT_WR)
-                self._linger(conn.sock)
-                return
-        except OSError:
-            logger.debug("client is gone")
-        conn.sock.close()
-
-    def _linger(self, sock: socket.socket) -> None:
-        """Throw away what still comes of a refused request, for a moment, then close."""
-        self._lingering.append((time.monotonic() + _LINGER_SECONDS, sock))
-        self.poller.register(sock, selectors.EVENT_READ, self._discard)
-
-    def _discard(self, sock: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            try:
-                if sock.recv(overload.MOST_BYTES):
-                    return
-            except ConnectionError:
-                pass
-            self._lingering = deque((until, other) for until, other in self._lingering if other is not sock)
-            self._end_lingering(sock)
-
-    def _end_lingering(self, sock: socket.socket) -> None:
-        self.poller.unregister(sock)
-        sock.close()
-
-    def murder_pending(self) -> None:
-        """Close what has waited for long enough, and say how many requests were refused: once a round of events."""
-        super().murder_pending()
-        now = time.monotonic()
-        while self._lingering and self._lingering[0][0] <= now:
-            self._end_lingering(self._lingering.popleft()[1])
-        if self._refused and now >= self._next_refusal_line:
-            # One line for all: a line each would cost more than refusing them.
-            logger.warning("requests refused", extra={"reason": Overloaded.code, "requests": self._refused})
-            self._refused, self._next_refusal_line = 0, now + 1.0
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Let nobody who is silent keep a worker from stopping."""
@@ -356,14 +223,8 @@ class Worker(ThreadWorker):
         if self.alive:
             return
         for listener in self.sockets:
-            self._accept_all(listener)
+            self.accept_all(listener)
             listener.close()
-
-    def _accept_all(self, listener: Any) -> None:
-        before = -1
-        while self.nr_conns != before:
-            before = self.nr_conns
-            self.accept(listener)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that the application never saw, or could not answer."""

@@ -1,18 +1,18 @@
 """What a worker with too much to do answers at once, from nothing but the first bytes of a request.
 
 A request that is refused must cost a small part of one that is answered, or refusing alone would fill the processor.
-So nothing is parsed here: what is sent is the same for all, and the connection is closed.
+So nothing is parsed here that is not needed, and what is sent is the same for all.
 """
 
 from __future__ import annotations
 
+import math
+import random
 import re
-import uuid
 
 from wine_api.errors import Overloaded
 
 RETRY_SECONDS = 1
-MOST_BYTES = 65536  # of a request that are looked at
 _DETAIL = "The service has more requests under way than it can answer soon. Try again in a moment."
 
 # Health, and the metrics that show the overload.
@@ -22,40 +22,61 @@ WAITING = {"/model/reload": "POST", "/model/rollback": "POST", "/model/versions"
 _ONLY_WAITS = re.compile("(?:{})[ ?]".format("|".join(f"{method} {path}" for path, method in WAITING.items())).encode())
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127})[ \t]*\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+_FIRST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n")
+# The client will not send another request, or something else than requests, or waits for an answer in between.
+_CLOSES = re.compile(rb"\r\n(?:connection:(?![ \t]*keep-alive[ \t]*\r)|upgrade:|expect:)", re.IGNORECASE)
 
 _BODY = (
     b'{"type":"urn:wine-api:error:%(code)s","title":"%(title)s","status":503,"detail":"%(detail)s","code":"%(code)s",'
     b'"request_id":"%%b"}'
 ) % {b"code": Overloaded.code.encode(), b"title": Overloaded.title.encode(), b"detail": _DETAIL.encode()}
 _HEAD = (
-    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: %%b\r\nContent-Type: application/problem+json\r\n"
     b"Retry-After: %d\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %%d\r\nX-Request-ID: %%b\r\n\r\n"
 ) % RETRY_SECONDS
 
 
-def is_always_answered(beginning: bytes) -> bool:
-    """Whether the request that begins so is answered however much there is to do."""
-    return _ALWAYS_ANSWERED.match(beginning) is not None
+class Beginning:
+    """The first bytes of a request: best, but not surely, all of its headers."""
 
+    __slots__ = ("_content", "_head_end")
 
-def only_waits(beginning: bytes) -> bool:
-    """Whether the request that begins so takes little of the processor, so that more of them can be under way."""
-    return _ONLY_WAITS.match(beginning) is not None
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._head_end = content.find(b"\r\n\r\n")
 
+    def is_always_answered(self) -> bool:
+        """Whether the request is answered however much there is to do."""
+        return _ALWAYS_ANSWERED.match(self._content) is not None
 
-def refusal(beginning: bytes) -> bytes:
-    """Return the whole answer to the request that begins so."""
-    head_end = beginning.find(b"\r\n\r\n")
-    found = _REQUEST_ID.search(beginning, 0, head_end + 2 if head_end >= 0 else len(beginning))
-    request_id = found[1] if found else uuid.uuid4().hex.encode()
-    body = b"" if beginning.startswith(b"HEAD ") else _BODY % request_id
-    return _HEAD % (len(_BODY % request_id), request_id) + body
+    def only_waits(self) -> bool:
+        """Whether the request takes little of the processor, so that more of them can be under way."""
+        return _ONLY_WAITS.match(self._content) is not None
 
+    def request_size(self) -> float:
+        """Return of how many bytes the request consists, as far as its headers tell; else infinity."""
+        if self._head_end < 0 or b"transfer-encoding" in self._content[: self._head_end].lower():
+            return math.inf
+        found = _LENGTH.search(self._content, 0, self._head_end + 2)
+        return self._head_end + 4 + (int(found[1]) if found else 0)
 
-def is_whole(beginning: bytes) -> bool:
-    """Whether nothing more will come of the request that begins so, as far as its headers tell."""
-    head_end = beginning.find(b"\r\n\r\n")
-    if head_end < 0 or b"transfer-encoding" in beginning[:head_end].lower():
-        return False
-    found = _LENGTH.search(beginning, 0, head_end + 2)
-    return len(beginning) >= head_end + 4 + (int(found[1]) if found else 0)
+    def can_stay_open(self) -> bool:
+        """Whether it is beyond doubt where the request ends, and the client may send another one after it.
+
+        If a proxy took for the end of this request what we take for the beginning of the next, somebody could hide a
+        request in a body.
+        """
+        head = self._content[: self._head_end + 2]
+        lengths = 1 if _LENGTH.search(head) else 0
+        return bool(
+            _FIRST_LINE.match(head) and not _CLOSES.search(head) and head.lower().count(b"content-length") == lengths
+        )
+
+    def refusal(self, *, closes: bool) -> bytes:
+        """Return the whole answer to the request; *closes*: nothing can come after it."""
+        end = self._head_end + 2 if self._head_end >= 0 else len(self._content)
+        found = _REQUEST_ID.search(self._content, 0, end)
+        request_id = found[1] if found else b"%032x" % random.getrandbits(128)
+        body = _BODY % request_id
+        head = _HEAD % (b"close" if closes else b"keep-alive", len(body), request_id)
+        return head if self._content.startswith(b"HEAD ") else head + body

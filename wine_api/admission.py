@@ -1,0 +1,294 @@
+"""Which requests a worker takes, when there are more than it can answer.
+
+Those that nobody has accepted yet wait in a queue that all workers of the host share. A worker with enough to do takes
+from it slowly, so that others are faster; and when that queue has not been empty for a while, more comes than can be
+answered: then a worker takes as many as it has room for, and refuses all others that wait. To refuse many at a time
+costs a third of refusing them one by one, and those who ask again at once can do so a few dozen times a second only.
+
+All of this runs on the worker's main thread, so nothing here may wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import selectors
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from wine_api import quick_sockets
+from wine_api.config import Settings
+from wine_api.errors import Overloaded
+from wine_api.security import overload
+from wine_api.services import services_of
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 0.04  # so long may somebody have waited, all the time, before there are too many
+_STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
+_MOST_AT_ONCE = 512  # connections that are looked at together: some ten milliseconds of work
+_ONE_LEAVES_OF = 8  # refused clients: it may find a worker, or an instance, that has room
+_MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
+_LINGER_SECONDS = 0.5
+_SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
+_MOST_BESIDE = 128  # requests that only wait, and health checks, in one worker; others wait for those before them
+_NOTIFY_SECONDS = 1.0
+
+
+class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
+    """Gunicorn's threaded worker, with an end to what it takes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most_in_flight = Settings.from_environ().max_in_flight
+        self._in_flight = 0
+        self._crowd: deque[Any] = deque()  # accepted connections whose request found no room
+        self._saw_somebody = False  # at a listener, in this round
+        self._nobody_waited = self._next_look = time.monotonic()
+        self._names: dict[Any, Any] = {}  # of the listeners, as they do not change
+        self._refused = 0
+        self._unsaid = 0  # refusals that are not in the log yet
+        self._next_refusal_line = 0.0
+        self._lingering: dict[socket.socket, float] = {}
+        self._next_notice = 0.0
+
+    def init_process(self) -> None:
+        """Begin."""
+        # For what takes no turn from the others: health checks while they are busy, and requests that only wait.
+        self._beside = ThreadPoolExecutor(_MOST_BESIDE, thread_name_prefix="beside")
+        # The main thread must get its turn soon while the others compute, or those that it refuses wait.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        super().init_process()
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        self.poller.close()  # type: ignore[has-type]
+        self.poller = quick_sockets.Poller()
+        super().run()
+
+    def notify(self) -> None:
+        """Tell the master that this worker lives: once a second, not in each round."""
+        now = time.monotonic()
+        if now >= self._next_notice:
+            self._next_notice = now + _NOTIFY_SECONDS
+            super().notify()
+
+    # Requests
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Have a request answered in its turn, or at once; if there is no room, it waits for what `_sweep` decides.
+
+        Once the threads are busy, health checks and scrapes go before all others.
+        """
+        conn.arrived = time.monotonic()
+        if self._in_flight < self.cfg.threads and (conn.initialized or conn.data_ready):
+            self._submit(conn)  # the usual way looks at nothing
+            return
+        content = quick_sockets.peek(conn.sock.fileno())
+        if content is None and not conn.initialized:
+            self._wait_for_data(conn)
+        elif content == b"":
+            self._let_go(conn)
+        elif self._in_flight < self.cfg.threads:
+            self._submit(conn)
+        else:
+            self._find_room(conn, overload.Beginning(content or b""))
+
+    def _find_room(self, conn: Any, beginning: overload.Beginning) -> None:
+        if beginning.is_always_answered():
+            self._do_beside(conn, self.handle, conn)
+        elif self._in_flight < self._most_in_flight + (_MOST_BESIDE if beginning.only_waits() else 0):
+            self._submit(conn)
+        else:
+            self._crowd.append(conn)
+
+    def _let_go(self, conn: Any) -> None:
+        # The client has left: that must not wait for a turn, nor count as a request under way.
+        self.nr_conns -= 1
+        conn.close()
+
+    def _wait_for_data(self, conn: Any) -> None:
+        # Whoever connects and says nothing must not take a thread that others need.
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _submit(self, conn: Any) -> None:
+        self._in_flight += 1
+        done = self.tpool.submit(self.handle, conn)
+        done.add_done_callback(lambda done: self.method_queue.defer(self._finish, conn, done))
+
+    def _do_beside(self, conn: Any, work: Callable[..., Any], *args: Any) -> None:
+        done = self._beside.submit(work, *args)
+        done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def _finish(self, conn: Any, done: Future[Any]) -> None:
+        self._in_flight -= 1
+        self.finish_request(conn, done)
+
+    # Connections
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Do what there is to do, and see who waits: one round."""
+        if self.alive:
+            self.set_accept_enabled(self._may_accept)
+        looks, self._saw_somebody = self._accepting, False
+        super().wait_for_and_dispatch_events(min(timeout, self._seconds_until_look()))
+        while self._crowd and self._has_room:
+            self._submit(self._crowd.pop())  # the last first: the others have waited long, and may be refused soon
+        now = time.monotonic()
+        if looks and not self._saw_somebody and not self._crowd:
+            self._nobody_waited = now
+        elif now >= self._nobody_waited + _PATIENCE_SECONDS:
+            self._sweep()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._in_flight < self._most_in_flight
+
+    @property
+    def _may_accept(self) -> bool:
+        return bool(self.alive and self.nr_conns < self.worker_connections)
+
+    def _seconds_until_look(self) -> float:
+        if self._accepting and not self._crowd:
+            return math.inf  # whoever comes is an event
+        until_sweep = self._nobody_waited + _PATIENCE_SECONDS
+        return max(0.0, (min(until_sweep, self._next_look) if self._has_room else until_sweep) - time.monotonic())
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Look at the listeners, if there is room, and it is not the turn of others."""
+        super().set_accept_enabled(enabled and self._has_room and time.monotonic() >= self._next_look)
+
+    def accept(self, listener: Any) -> None:
+        """Accept one of those who wait; the more there is to do, the longer others may take the next ones."""
+        self._saw_somebody = True
+        for descriptor in quick_sockets.accept(listener, 1):
+            self._enter(descriptor, listener)
+        self._next_look = time.monotonic() + (self._in_flight + len(self.pending_conns)) * _STEP_SECONDS
+
+    def accept_all(self, listener: Any) -> None:
+        """Accept all of those who wait."""
+        while waiting := quick_sockets.accept(listener, _MOST_AT_ONCE):
+            for descriptor in waiting:
+                self._enter(descriptor, listener)
+
+    def _enter(self, descriptor: int, listener: Any) -> None:
+        if listener not in self._names:
+            self._names[listener] = listener.getsockname()
+        sock = quick_sockets.Socket(fileno=descriptor)
+        try:
+            conn = TConn(self.cfg, sock, sock.getpeername(), self._names[listener])
+        except OSError:
+            sock.close()  # the client has left
+            return
+        self.nr_conns += 1
+        self.enqueue_req(conn)
+
+    # Too many
+
+    def _sweep(self) -> None:
+        """Refuse those for whom there is no room: the crowd, and of those who wait to be accepted all but a few."""
+        refused_before = self._refused
+        # First all are accepted, then looked at: meanwhile most of those that have just connected say something.
+        listeners = self.sockets if self._may_accept else ()
+        waiting = [(each, one) for one in listeners for each in quick_sockets.accept(one, _MOST_AT_ONCE)]
+        while self._crowd:
+            self._refuse_request(self._crowd.popleft())
+        self._nobody_waited = time.monotonic()
+        for descriptor, listener in self._refuse_most(waiting):
+            self._enter(descriptor, listener)
+        self._unsaid += self._refused - refused_before
+
+    def _refuse_most(self, waiting: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+        """Return those that can enter."""
+        room = self._most_in_flight - self._in_flight
+        entering = []
+        for descriptor, listener in waiting:
+            content = quick_sockets.peek(descriptor)
+            beginning = overload.Beginning(content or b"")
+            takes_no_room = not content or beginning.is_always_answered() or beginning.only_waits()
+            if takes_no_room or room > 0:
+                room -= not takes_no_room
+                entering.append((descriptor, listener))
+            else:
+                self._refuse(descriptor, beginning)
+        return entering
+
+    def _refuse_request(self, conn: Any) -> None:
+        """Refuse the request that came on *conn*; most clients may ask again there."""
+        descriptor = conn.sock.fileno()
+        beginning = overload.Beginning(quick_sockets.peek(descriptor) or b"")
+        if not self._can_stay_open(conn, beginning):
+            self.nr_conns -= 1
+            self._refuse(conn.sock.detach(), beginning)
+            return
+        self._count_refusal()
+        quick_sockets.send(descriptor, beginning.refusal(closes=False))
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
+
+    def _can_stay_open(self, conn: Any, beginning: overload.Beginning) -> bool:
+        """Whether the next request can come on *conn*; this one is thrown away."""
+        return (
+            self.alive
+            and conn.initialized
+            and not conn.parser.unreader.buf.getvalue()  # or what has come is not where a request begins
+            and (self._refused + 1) % _ONE_LEAVES_OF != 0
+            and beginning.can_stay_open()
+            and quick_sockets.discard(conn.sock.fileno(), _MOST_DISCARDED) == beginning.request_size()
+        )
+
+    def _refuse(self, descriptor: int, beginning: overload.Beginning) -> None:
+        """Refuse what came there, and close."""
+        self._count_refusal()
+        # Closing with unread bytes would take the answer back.
+        discarded = quick_sockets.discard(descriptor, _MOST_DISCARDED)
+        answer = beginning.refusal(closes=True)
+        if discarded >= beginning.request_size():
+            quick_sockets.send_the_last(descriptor, answer)
+        elif quick_sockets.send(descriptor, answer):
+            quick_sockets.end_sending(descriptor)
+            self._linger(quick_sockets.Socket(fileno=descriptor))
+        else:
+            os.close(descriptor)
+
+    def _count_refusal(self) -> None:
+        self._refused += 1
+        services_of(self.app.wsgi()).metrics.errors.labels(Overloaded.code).inc()  # before anybody is told
+
+    def _linger(self, sock: socket.socket) -> None:
+        """Throw away what still comes of a refused request, for a moment, then close."""
+        self._lingering[sock] = time.monotonic() + _LINGER_SECONDS
+        self.poller.register(sock, selectors.EVENT_READ, self._discard)
+
+    def _discard(self, sock: socket.socket) -> None:
+        if not quick_sockets.discard(sock.fileno(), _MOST_DISCARDED):
+            self._end_lingering(sock)
+
+    def _end_lingering(self, sock: socket.socket) -> None:
+        del self._lingering[sock]
+        self.poller.unregister(sock)
+        sock.close()
+
+    def murder_pending(self) -> None:
+        """Close what has waited for long enough, and say how many requests were refused: once a round of events."""
+        super().murder_pending()
+        now = time.monotonic()
+        while self._lingering and next(iter(self._lingering.values())) <= now:
+            self._end_lingering(next(iter(self._lingering)))
+        if self._unsaid and now >= self._next_refusal_line:
+            # One line for all: a line each would cost more than refusing them.
+            logger.warning("requests refused", extra={"reason": Overloaded.code, "requests": self._unsaid})
+            self._unsaid, self._next_refusal_line = 0, now + 1.0
