@@ -33,10 +33,9 @@ from wine_api.services import services_of
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 0.04  # so long may somebody have waited, all the time, before there are too many
+_PATIENCE_SECONDS = 0.02  # so long may somebody have waited, all the time, before there are too many
 _STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
 _MOST_AT_ONCE = 512  # connections that are looked at together: some ten milliseconds of work
-_ONE_LEAVES_OF = 8  # refused clients: it may find a worker, or an instance, that has room
 _MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
 _LINGER_SECONDS = 0.5
 _SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
@@ -55,7 +54,9 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self._saw_somebody = False  # at a listener, in this round
         self._nobody_waited = self._next_look = time.monotonic()
         self._names: dict[Any, Any] = {}  # of the listeners, as they do not change
-        self._refused = 0
+        self._doomed: list[
+            tuple[int, overload.Beginning]
+        ] = []  # who will be refused; no longer connections of Gunicorn's
         self._unsaid = 0  # refusals that are not in the log yet
         self._next_refusal_line = 0.0
         self._lingering: dict[socket.socket, float] = {}
@@ -118,7 +119,6 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
 
     def _wait_for_data(self, conn: Any) -> None:
         # Whoever connects and says nothing must not take a thread that others need.
-        conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.cfg.keepalive
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
@@ -147,7 +147,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         while self._crowd and self._has_room:
             self._submit(self._crowd.pop())  # the last first: the others have waited long, and may be refused soon
         now = time.monotonic()
-        if looks and not self._saw_somebody and not self._crowd:
+        if looks and not self._saw_somebody and not self._crowd and not self._doomed:
             self._nobody_waited = now
         elif now >= self._nobody_waited + _PATIENCE_SECONDS:
             self._sweep()
@@ -161,7 +161,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         return bool(self.alive and self.nr_conns < self.worker_connections)
 
     def _seconds_until_look(self) -> float:
-        if self._accepting and not self._crowd:
+        if self._accepting and not self._crowd and not self._doomed:
             return math.inf  # whoever comes is an event
         until_sweep = self._nobody_waited + _PATIENCE_SECONDS
         return max(0.0, (min(until_sweep, self._next_look) if self._has_room else until_sweep) - time.monotonic())
@@ -198,23 +198,28 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
     # Too many
 
     def _sweep(self) -> None:
-        """Refuse those for whom there is no room: the crowd, and of those who wait to be accepted all but a few."""
-        refused_before = self._refused
+        """Clear the queue: take the last of those who wait, while there is room, and refuse the others.
+
+        They are told with the next sweep, so that whoever asks again at once does not do so all the time.
+        """
+        self.refuse_the_doomed()
+        for conn in self._crowd:
+            self.nr_conns -= 1
+            descriptor = conn.sock.detach()
+            self._doomed.append((descriptor, overload.Beginning(quick_sockets.peek(descriptor) or b"")))
+        self._crowd.clear()
         # First all are accepted, then looked at: meanwhile most of those that have just connected say something.
         listeners = self.sockets if self._may_accept else ()
         waiting = [(each, one) for one in listeners for each in quick_sockets.accept(one, _MOST_AT_ONCE)]
-        while self._crowd:
-            self._refuse_request(self._crowd.popleft())
-        self._nobody_waited = time.monotonic()
-        for descriptor, listener in self._refuse_most(waiting):
+        for descriptor, listener in self._doom_most(waiting):
             self._enter(descriptor, listener)
-        self._unsaid += self._refused - refused_before
+        self._nobody_waited = time.monotonic()
 
-    def _refuse_most(self, waiting: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    def _doom_most(self, waiting: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
         """Return those that can enter."""
         room = self._most_in_flight - self._in_flight
         entering = []
-        for descriptor, listener in waiting:
+        for descriptor, listener in reversed(waiting):
             content = quick_sockets.peek(descriptor)
             beginning = overload.Beginning(content or b"")
             takes_no_room = not content or beginning.is_always_answered() or beginning.only_waits()
@@ -222,51 +227,26 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
                 room -= not takes_no_room
                 entering.append((descriptor, listener))
             else:
-                self._refuse(descriptor, beginning)
+                self._doomed.append((descriptor, beginning))
         return entering
 
-    def _refuse_request(self, conn: Any) -> None:
-        """Refuse the request that came on *conn*; most clients may ask again there."""
-        descriptor = conn.sock.fileno()
-        beginning = overload.Beginning(quick_sockets.peek(descriptor) or b"")
-        if not self._can_stay_open(conn, beginning):
-            self.nr_conns -= 1
-            self._refuse(conn.sock.detach(), beginning)
+    def refuse_the_doomed(self) -> None:
+        """Tell those for whom there was no room."""
+        if not self._doomed:
             return
-        self._count_refusal()
-        quick_sockets.send(descriptor, beginning.refusal(closes=False))
-        conn.set_timeout()
-        self.keepalived_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
-
-    def _can_stay_open(self, conn: Any, beginning: overload.Beginning) -> bool:
-        """Whether the next request can come on *conn*; this one is thrown away."""
-        return (
-            self.alive
-            and conn.initialized
-            and not conn.parser.unreader.buf.getvalue()  # or what has come is not where a request begins
-            and (self._refused + 1) % _ONE_LEAVES_OF != 0
-            and beginning.can_stay_open()
-            and quick_sockets.discard(conn.sock.fileno(), _MOST_DISCARDED) == beginning.request_size()
-        )
-
-    def _refuse(self, descriptor: int, beginning: overload.Beginning) -> None:
-        """Refuse what came there, and close."""
-        self._count_refusal()
-        # Closing with unread bytes would take the answer back.
-        discarded = quick_sockets.discard(descriptor, _MOST_DISCARDED)
-        answer = beginning.refusal(closes=True)
-        if discarded >= beginning.request_size():
-            quick_sockets.send_the_last(descriptor, answer)
-        elif quick_sockets.send(descriptor, answer):
-            quick_sockets.end_sending(descriptor)
-            self._linger(quick_sockets.Socket(fileno=descriptor))
-        else:
-            os.close(descriptor)
-
-    def _count_refusal(self) -> None:
-        self._refused += 1
-        services_of(self.app.wsgi()).metrics.errors.labels(Overloaded.code).inc()  # before anybody is told
+        refused, self._doomed = self._doomed, []
+        services_of(self.app.wsgi()).metrics.errors.labels(Overloaded.code).inc(len(refused))  # before anybody is told
+        self._unsaid += len(refused)
+        for descriptor, beginning in refused:
+            # Closing with unread bytes would take the answer back.
+            discarded = quick_sockets.discard(descriptor, _MOST_DISCARDED)
+            if discarded >= beginning.request_size():
+                quick_sockets.send_the_last(descriptor, beginning.refusal())
+            elif quick_sockets.send(descriptor, beginning.refusal()):
+                quick_sockets.end_sending(descriptor)
+                self._linger(quick_sockets.Socket(fileno=descriptor))
+            else:
+                os.close(descriptor)
 
     def _linger(self, sock: socket.socket) -> None:
         """Throw away what still comes of a refused request, for a moment, then close."""

@@ -222,6 +222,7 @@ class Worker(AdmittingWorker):
         super().set_accept_enabled(enabled)
         if self.alive:
             return
+        self.refuse_the_doomed()
         for listener in self.sockets:
             self.accept_all(listener)
             listener.close()

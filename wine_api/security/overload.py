@@ -22,16 +22,13 @@ WAITING = {"/model/reload": "POST", "/model/rollback": "POST", "/model/versions"
 _ONLY_WAITS = re.compile("(?:{})[ ?]".format("|".join(f"{method} {path}" for path, method in WAITING.items())).encode())
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127})[ \t]*\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
-_FIRST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n")
-# The client will not send another request, or something else than requests, or waits for an answer in between.
-_CLOSES = re.compile(rb"\r\n(?:connection:(?![ \t]*keep-alive[ \t]*\r)|upgrade:|expect:)", re.IGNORECASE)
 
 _BODY = (
     b'{"type":"urn:wine-api:error:%(code)s","title":"%(title)s","status":503,"detail":"%(detail)s","code":"%(code)s",'
     b'"request_id":"%%b"}'
 ) % {b"code": Overloaded.code.encode(), b"title": Overloaded.title.encode(), b"detail": _DETAIL.encode()}
 _HEAD = (
-    b"HTTP/1.1 503 Service Unavailable\r\nConnection: %%b\r\nContent-Type: application/problem+json\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
     b"Retry-After: %d\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %%d\r\nX-Request-ID: %%b\r\n\r\n"
 ) % RETRY_SECONDS
 
@@ -60,23 +57,11 @@ class Beginning:
         found = _LENGTH.search(self._content, 0, self._head_end + 2)
         return self._head_end + 4 + (int(found[1]) if found else 0)
 
-    def can_stay_open(self) -> bool:
-        """Whether it is beyond doubt where the request ends, and the client may send another one after it.
-
-        If a proxy took for the end of this request what we take for the beginning of the next, somebody could hide a
-        request in a body.
-        """
-        head = self._content[: self._head_end + 2]
-        lengths = 1 if _LENGTH.search(head) else 0
-        return bool(
-            _FIRST_LINE.match(head) and not _CLOSES.search(head) and head.lower().count(b"content-length") == lengths
-        )
-
-    def refusal(self, *, closes: bool) -> bytes:
-        """Return the whole answer to the request; *closes*: nothing can come after it."""
+    def refusal(self) -> bytes:
+        """Return the whole answer to the request."""
         end = self._head_end + 2 if self._head_end >= 0 else len(self._content)
         found = _REQUEST_ID.search(self._content, 0, end)
         request_id = found[1] if found else b"%032x" % random.getrandbits(128)
         body = _BODY % request_id
-        head = _HEAD % (b"close" if closes else b"keep-alive", len(body), request_id)
+        head = _HEAD % (len(body), request_id)
         return head if self._content.startswith(b"HEAD ") else head + body
