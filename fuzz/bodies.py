@@ -1,4 +1,7 @@
-"""Made-up bodies against the reader of requests: it refuses or understands each, and agrees with a second reader.
+"""Made-up bodies against the readers of requests: they refuse or understand each, and agree with each other.
+
+Python's own reader of JSON has to find the same document, and the short way for plain predictions the same numbers as
+the schemas, bit by bit.
 
     python -m fuzz.bodies [--count 100000] [--seed 0]
 
@@ -12,6 +15,7 @@ import json
 import random
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from wine_api.api.examples import RED, WHITE
 from wine_api.api.json import StrictJSONProvider
 from wine_api.errors import InvalidRequest, WineError
 from wine_api.schemas.predictions import PredictBatchRequest, PredictRequest
+from wine_api.schemas.well_formed import read_wine, read_wines
 from wine_api.serving.wine import FEATURE_NAMES
 
 BY_NAME = dict(zip(FEATURE_NAMES, RED, strict=True))
@@ -44,7 +49,8 @@ WORDS = [
     *(b"[" * 20, b"]" * 20, b'{"a":' * 20, b"9" * 5000, b" " * 100, b"\x00", b"\n", b'"' + b"a" * 300 + b'"'),
 ]
 READER = StrictJSONProvider(Flask("fuzz"))
-SCHEMAS = (PredictRequest(), PredictBatchRequest())
+MOST_ROWS = 1000
+WAYS = ((PredictRequest(), read_wine), (PredictBatchRequest(), lambda body: read_wines(body, MOST_ROWS)))
 
 
 def read(body: bytes) -> Any:
@@ -57,23 +63,40 @@ def read(body: bytes) -> Any:
         return None
 
 
-def check(body: bytes) -> bool:
-    """Raise if something is wrong with how *body* is read; return whether any schema takes it."""
+@dataclass
+class Verdict:
+    """What became of a body."""
+
+    taken: bool = False
+    shortly: bool = False
+
+
+def check(body: bytes) -> Verdict:
+    """Raise if something is wrong with how *body* is read; return whether any schema, and any short way, takes it."""
     document = read(body)
     if document is not None and document != json.loads(body):
         raise AssertionError("two readers of JSON differ")
-    taken = False
-    for schema in SCHEMAS:
+    verdict = Verdict()
+    for schema, read_shortly in WAYS:
+        wines = read_shortly(body)
         try:
-            wines = schema.load(document)
-        except InvalidRequest:
+            loaded = schema.load(document)
+        except InvalidRequest as refusal:
+            if wines is not None:
+                raise AssertionError("the short way takes what the schema refuses") from refusal
             continue
-        taken = True
-        if not (
-            isinstance(wines, np.ndarray) and wines.ndim == 2 and wines.shape[1] == 11 and np.isfinite(wines).all()
-        ):
+        verdict.taken = True
+        if not (is_table(loaded) and loaded.shape[1] == len(FEATURE_NAMES) and np.isfinite(loaded).all()):
             raise AssertionError("what a schema takes is not a table of finite numbers")
-    return taken
+        if wines is not None:
+            verdict.shortly = True
+            if not (is_table(wines) and wines.shape == loaded.shape and wines.tobytes() == loaded.tobytes()):
+                raise AssertionError("the short way reads other numbers than the schema")
+    return verdict
+
+
+def is_table(wines: Any) -> bool:
+    return isinstance(wines, np.ndarray) and wines.ndim == 2 and wines.dtype == np.float64
 
 
 def main() -> None:
@@ -81,14 +104,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    chance, taken, began = random.Random(arguments.seed), 0, time.perf_counter()
+    chance, taken, shortly, began = random.Random(arguments.seed), 0, 0, time.perf_counter()
     for number in range(arguments.count):
         body = mutated(chance, SEEDS, WORDS)
         try:
-            taken += check(body)
+            verdict = check(body)
         except Exception as error:
             sys.exit(f"body {number} of seed {arguments.seed}: {type(error).__name__}: {error}\n{body!r}")
-    print(f"{arguments.count} bodies in {time.perf_counter() - began:.0f} s, {taken} of them valid: nothing wrong")
+        taken += verdict.taken
+        shortly += verdict.shortly
+    seconds = time.perf_counter() - began
+    print(f"{arguments.count} bodies in {seconds:.0f} s, {taken} valid, {shortly} by the short way: nothing wrong")
 
 
 if __name__ == "__main__":

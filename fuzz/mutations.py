@@ -12,7 +12,7 @@ def mutated(chance: random.Random, seeds: Sequence[bytes], words: Sequence[bytes
     for _ in range(chance.choice((1, 1, 2, 3, 8))):
         start = chance.randrange(len(content) + 1)
         end = min(len(content), start + chance.choice((0, 1, 1, 2, 8, 64)))
-        match chance.randrange(6):
+        match chance.randrange(8):
             case 0:
                 del content[start:end]
             case 1:
@@ -26,4 +26,8 @@ def mutated(chance: random.Random, seeds: Sequence[bytes], words: Sequence[bytes
             case 5:
                 other = chance.choice(seeds)
                 content[start:end] = other[chance.randrange(len(other)) :][:64]
+            case _:  # another number, which is often as good
+                for place in range(start, end):
+                    if content[place] in b"0123456789":
+                        content[place] = chance.choice(b"0123456789")
     return bytes(content)

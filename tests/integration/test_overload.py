@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -115,55 +116,14 @@ def test_a_large_body_is_refused_and_its_sender_gets_to_read_it(server: Server):
     assert answer.status == 503
 
 
-KEPT = HEAD + b"\r\n" + BODY
+WHOLE = HEAD + b"\r\n" + BODY
 
 
-@contextmanager
-def kept_connections(server: Server, count: int):
-    """Connections on which a request was answered before."""
-    with ExitStack() as connections:
-        opened = [connections.enter_context(server.connected()) for _ in range(count)]
-        for connection in opened:
-            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: wine\r\n\r\n")
-            assert read_answer(connection).status == 200
-        yield opened
-
-
-def test_most_refused_clients_may_ask_again_on_the_same_connection(server: Server):
-    with kept_connections(server, 8) as connections:
-        with filled(server):
-            for connection in connections:
-                connection.sendall(KEPT)
-            answers = [read_answer(connection) for connection in connections]
-        open_ones = [
-            connection
-            for connection, answer in zip(connections, answers, strict=True)
-            if answer.headers["Connection"] == "keep-alive"
-        ]
-        for connection in open_ones:
-            connection.sendall(KEPT)
-            assert read_answer(connection).status == 200
-        closed = [connection.recv(1) for connection in connections if connection not in open_ones]
-
-    assert [answer.status for answer in answers] == [503] * 8
-    assert closed == [b""]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        KEPT + KEPT,
-        KEPT.replace(b" HTTP/1.1", b" HTTP/1.0"),
-        KEPT.replace(b"Host: wine", b"Connection: close"),
-        KEPT.replace(b"Host: wine", b"Content-Length: 5"),
-        KEPT.replace(b"Host: wine", b"Host: wine\r\nTransfer-Encoding: chunked"),
-        KEPT.replace(b"Host: wine", b"Host: wine\r\nX-A: b\r\n Content-Length: 4"),
-    ],
-    ids=["two at once", "HTTP/1.0", "close", "two lengths", "a length and chunks", "a folded length"],
-)
-def test_where_a_request_could_hide_in_a_refused_one_the_connection_ends(server: Server, content):
-    with kept_connections(server, 1) as [connection], filled(server):
-        connection.sendall(content)
+def test_who_is_refused_on_a_kept_connection_has_to_open_another_and_may_find_room(server: Server):
+    with server.connected() as connection, filled(server):
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: wine\r\n\r\n")
+        assert read_answer(connection).headers["Connection"] == "keep-alive"
+        connection.sendall(WHOLE)
         answer = read_answer(connection)
 
         assert (answer.status, answer.headers["Connection"], connection.recv(1)) == (503, "close", b"")
@@ -173,13 +133,31 @@ def test_a_crowd_is_refused_to_the_last_and_those_before_it_are_answered(server:
     with ExitStack() as connections, filled(server) as taken:
         crowd = [connections.enter_context(server.connected()) for _ in range(200)]
         for connection in crowd:
-            connection.sendall(KEPT)
+            connection.sendall(WHOLE)
         refusals = [read_answer(connection) for connection in crowd]
         answers = finish(taken)
 
     assert {answer.status for answer in refusals} == {503}
     assert len({answer.request_id for answer in refusals}) == 200
     assert [answer.status for answer in answers] == [200, 200]
+
+
+def test_who_waits_when_a_worker_is_told_to_stop_is_answered_or_refused_not_reset(tmp_path, published_models):
+    settings = {"MODEL_DIR": str(published_models.path), "WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}
+    with ExitStack() as connections, running_server(tmp_path, settings | {"MAX_IN_FLIGHT": "2"}) as server:
+        with filled(server):
+            crowd = [connections.enter_context(server.connected()) for _ in range(50)]
+            for connection in crowd:
+                connection.sendall(WHOLE)
+            refused(server, WHOLE)  # the others are about to be
+            late = [connections.enter_context(server.connected()) for _ in range(10)]
+            for connection in late:
+                connection.sendall(WHOLE)
+            server.send(signal.SIGTERM)
+            answers = [read_answer(connection) for connection in crowd + late]
+        assert server.wait_for_end() == 0
+
+    assert {answer.status for answer in answers} == {503}
 
 
 def test_the_callers_request_id_is_kept(server: Server):
@@ -221,7 +199,7 @@ def test_a_silent_connection_does_not_keep_a_worker_from_stopping(tmp_path, publ
 
 @pytest.mark.parametrize("beginning", [b"", b"\r\n\r\n", b"HEAD / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"X-Request-ID: a"])
 def test_every_refusal_is_whole(beginning):
-    head, _, body = overload.Beginning(beginning).refusal(closes=True).partition(b"\r\n\r\n")
+    head, _, body = overload.Beginning(beginning).refusal().partition(b"\r\n\r\n")
 
     length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
     assert len(body) in ({0} if beginning.startswith(b"HEAD ") else {length})
@@ -230,7 +208,7 @@ def test_every_refusal_is_whole(beginning):
 def test_a_request_id_in_a_body_does_not_count():
     beginning = overload.Beginning(b"POST / HTTP/1.1\r\n\r\n\r\nX-Request-ID: smuggled\r\n")
 
-    assert b"smuggled" not in beginning.refusal(closes=True)
+    assert b"smuggled" not in beginning.refusal()
 
 
 # Deadlines
