@@ -74,6 +74,15 @@ def test_any_other_origin_gets_nothing(open_to_shop, origin):
     assert "Origin" in answer.headers["Vary"]
 
 
+def test_no_cache_hands_an_answer_of_another_origin_on(run, settings, folder, models):
+    folder.upload(models.fives_and_sixes.content)
+    client = run(replace(settings, cors_origins=(SHOP,))).test_client()
+
+    answers = [client.post("/predict", json={"features": WINE}, headers=sent) for sent in ({}, {"Origin": SHOP})]
+
+    assert [(answer.status_code, answer.headers.getlist("Vary")) for answer in answers] == [(200, ["Origin"])] * 2
+
+
 def test_no_origin_is_let_in_unless_it_is_listed(client):
     answer = client.get("/health", headers={"Origin": SHOP})
 

@@ -21,5 +21,6 @@ def init_app(app: Flask, settings: Settings, metrics: Metrics) -> None:
     limits = build_rate_limits(settings, metrics)
     cors.init_app(app, settings.cors_origins)
     guard.init_app(app, guard.Guard(build_authenticator(settings), limits, settings.request_deadline))
-    answering = SafeHeaders(app.wsgi_app, None if limits is None else limits.policy)
+    policy = None if limits is None else limits.policy
+    answering = SafeHeaders(app.wsgi_app, policy, depends_on_origin=bool(settings.cors_origins))
     app.wsgi_app = TrustedProxies(answering, settings.trusted_proxies)  # type: ignore[method-assign]

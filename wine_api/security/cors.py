@@ -35,7 +35,6 @@ def init_app(app: Flask, origins: Collection[str]) -> None:
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        response.vary.add("Origin")  # so that no cache hands one origin's answer to another
         if (origin := request.headers.get("Origin")) in origins:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = _ANSWER_HEADERS

@@ -23,12 +23,14 @@ class SafeHeaders:
     """WSGI middleware that adds the headers.
 
     Here and not in Flask, where looking through the headers of an answer costs more than all the rest of the guard.
-    *limit_policy* is what the rate limits are, if there are any.
+    *limit_policy* is what the rate limits are, if there are any; *depends_on_origin* is whether pages of some other
+    origins may read answers: then no cache may hand one origin's answer to another.
     """
 
-    def __init__(self, application: WSGIApplication, limit_policy: str | None) -> None:
+    def __init__(self, application: WSGIApplication, limit_policy: str | None, *, depends_on_origin: bool) -> None:
         self._application = application
         self._limit_policy = limit_policy
+        self._always = (*_ALWAYS, ("Vary", "Origin")) if depends_on_origin else _ALWAYS
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -38,7 +40,7 @@ class SafeHeaders:
             headers: list[tuple[str, str]],
             exc_info: tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None = None,
         ) -> Any:
-            added = [*headers, *_ALWAYS]
+            added = [*headers, *self._always]
             for name, _ in headers:
                 if name == _POLICY:
                     break
