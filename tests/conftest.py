@@ -13,13 +13,21 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.models import ModelFolder, Models
-from tests.server import running_server
+from tests.server import STARTED, running_server
 from tests.service import running_app
 from wine_api.config import Settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--url", help="Run the end-to-end tests against the service at this URL (else WINE_API_URL).")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def secrecy_of_all_logs() -> Iterator[None]:
+    """Look through what each Gunicorn of this run has written, for the secrets that it was given or was sent."""
+    yield
+    for server in STARTED:
+        server.has_written_no_secret()
 
 
 @pytest.fixture(scope="session")

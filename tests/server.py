@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tests import secrecy
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 45.0  # generous: the machine may be busy with everything else
@@ -54,6 +56,10 @@ class Answer:
     def request_id(self) -> str:
         return self.headers["X-Request-ID"]
 
+    def keeps_to_itself(self, secrets: Iterable[bytes], where: str) -> None:
+        """Raise AssertionError if one of *secrets* is in it."""
+        secrecy.check(f"{self.headers}".encode() + self.body, secrets, where)
+
 
 class Caller:
     """Sends requests to the service at *url*; knows nothing else of it."""
@@ -61,6 +67,7 @@ class Caller:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._parts = urllib.parse.urlsplit(self.url)
+        self.secrets: set[bytes] = set()  # which nobody may read
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         return self.ask("GET", path, headers=headers)
@@ -75,11 +82,14 @@ class Caller:
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, **options: Any
     ) -> Answer:
         connection = self._connection()
+        self.secrets |= secrecy.in_headers(headers or {})
         try:
             connection.request(method, self._parts.path + path, body, dict(headers or {}), **options)
-            return _answer(connection.getresponse())
+            answer = _answer(connection.getresponse())
         finally:
             connection.close()
+        answer.keeps_to_itself(self.secrets, f"the answer to {method} {path}")
+        return answer
 
     @contextmanager
     def connected(self) -> Iterator[socket.socket]:
@@ -89,11 +99,14 @@ class Caller:
 
     def send_raw(self, content: bytes, *, hang_up: bool = False) -> Answer:
         """Send *content* as it is and return the answer to it; *hang_up* says that no more will come."""
+        self.secrets |= secrecy.in_request(content)
         with self.connected() as connection:
             connection.sendall(content)
             if hang_up:
                 connection.shutdown(socket.SHUT_WR)
-            return read_answer(connection)
+            answer = read_answer(connection)
+        answer.keeps_to_itself(self.secrets, f"the answer to {content[:100]!r}")
+        return answer
 
     def _connection(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
@@ -116,15 +129,20 @@ def _answer(response: http.client.HTTPResponse) -> Answer:
 class Server(Caller):
     """A running Gunicorn with our service."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, output: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str, output: Path, secrets: Iterable[bytes] = ()) -> None:
         super().__init__(url)
         self.process = process
         self._output = output
+        self.secrets.update(secrets)
 
     @property
     def folder(self) -> Path:
         """Where it keeps what it writes."""
         return self._output.parent
+
+    def has_written_no_secret(self) -> None:
+        """Raise AssertionError if a secret is in its log, or in anything else that it wrote there."""
+        secrecy.check(self._output.read_bytes(), self.secrets, f"the log in {self._output}")
 
     @property
     def output(self) -> str:
@@ -209,6 +227,9 @@ class Server(Caller):
         return self.wait_for_end()
 
 
+STARTED: list[Server] = []  # by this run of the tests, until what they wrote has been looked through
+
+
 def free_port() -> int:
     """Return a port of the loopback interface that nobody uses at the moment."""
     with socket.socket() as probe:
@@ -238,6 +259,7 @@ def start_server(
         "MODEL_CACHE_DIR": str(folder / "cache"),
         "PORT": str(port),
         "WEB_CONCURRENCY": "2",
+        **secrecy.PLANTED,
         **(settings or {}),
     }
     output = folder / f"output-{port}.log"
@@ -250,7 +272,9 @@ def start_server(
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    return Server(process, f"http://127.0.0.1:{port}", output)
+    server = Server(process, f"http://127.0.0.1:{port}", output, secrecy.in_environment(environment))
+    STARTED.append(server)
+    return server
 
 
 @contextmanager

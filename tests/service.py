@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from tests import secrecy
 from wine_api.app import create_app
 from wine_api.config import Settings
 from wine_api.services import services_of
@@ -20,7 +21,10 @@ class Client(FlaskClient):
 
     def open(self, *arguments: Any, buffered: bool = True, **options: Any) -> TestResponse:
         """Send a request."""
-        return super().open(*arguments, buffered=buffered, **options)
+        answer = super().open(*arguments, buffered=buffered, **options)
+        sent = secrecy.in_headers(dict(options.get("headers") or {}))
+        secrecy.check(f"{answer.headers}".encode() + answer.data, sent, f"the answer to {arguments}")
+        return answer
 
 
 @contextmanager

@@ -32,6 +32,8 @@ def operations(shared_app):
 
 # Not by its pytest plugin, which does not know pytest 9.2.
 @pytest.mark.timeout(0)
+# Hypothesis takes the jitter of the service's own threads, in this process, for its strategies calling `random`.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "not allowed"])
 def test_every_answer_is_one_of_the_document(operations, mode):
     for operation in operations:

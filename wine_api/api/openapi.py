@@ -32,6 +32,7 @@ from wine_api.serving.wine import FEATURE_COUNT, FEATURE_NAMES
 # Where the document says that the service is; whoever hands it out puts the real address in its place.
 EXAMPLE_URL = "http://127.0.0.1:8000"
 
+# The deadline is in words, not a parameter: tools that try all values would take what 0 gets for our fault.
 _DESCRIPTION = f"""
 Says how good a wine is, from eleven physico-chemical measurements. Ask with
 
@@ -44,6 +45,9 @@ or in Swagger UI, at `/docs`: open **POST /predict** and press *Execute*.
 
 Every answer carries an `X-Request-ID`; one that you send is kept. Errors are problem documents (RFC 9457) with a stable
 `code`.
+
+A prediction may carry `{deadline.HEADER}`: for how many milliseconds after its arrival it is worth answering. After
+that the model is not asked (503 `deadline_exceeded`); the service may have a shorter limit of its own.
 """
 
 _TAGS = {
@@ -93,14 +97,6 @@ _REQUEST_ID = {
         "`._:/+=@-`, a letter or digit first. Anything else is replaced."
     ),
     "schema": {"type": "string"},
-}
-
-_DEADLINE = {
-    "description": (
-        "Milliseconds after its arrival when the request is no longer worth answering; then the model is not asked. "
-        "The service may have a shorter limit of its own."
-    ),
-    "schema": {"type": "integer", "minimum": 0, "maximum": 86_400_000},
 }
 _SECURITY_SCHEMES = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
@@ -161,7 +157,6 @@ def _add_shared_parts(spec: APISpec) -> None:
     parts.parameter("include", "query", _INCLUDE)
     parts.parameter("metric_names", "query", _METRIC_NAMES)
     parts.parameter("X-Request-ID", "header", _REQUEST_ID)
-    parts.parameter(deadline.HEADER, "header", _DEADLINE)
     for name, scheme in _SECURITY_SCHEMES.items():
         parts.security_scheme(name, scheme)
 

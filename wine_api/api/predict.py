@@ -38,7 +38,7 @@ def predict() -> ResponseReturnValue:
     post:
       operationId: predict
       tags: [predictions]
-      parameters: [include, X-Request-ID, X-Request-Deadline-Ms]
+      parameters: [include, X-Request-ID]
       requestBody:
         required: true
         content:
@@ -78,7 +78,7 @@ def predict_batch() -> ResponseReturnValue:
     post:
       operationId: predict_batch
       tags: [predictions]
-      parameters: [include, X-Request-ID, X-Request-Deadline-Ms]
+      parameters: [include, X-Request-ID]
       requestBody:
         required: true
         content:
