@@ -36,6 +36,7 @@ lint: $(VENV)/.development  ## Style, and the layers of setup.cfg
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit --quiet --recursive wine_api tools gunicorn.conf.py wsgi.py
 
 types: $(VENV)/.development  ## Static types
 	$(BIN)/mypy

@@ -26,4 +26,4 @@ def take_terminal() -> None:
 
 if __name__ == "__main__":
     take_terminal()
-    os.execv(sys.argv[1], sys.argv[1:])
+    os.execv(sys.argv[1], sys.argv[1:])  # nosec B606

@@ -54,9 +54,8 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self._saw_somebody = False  # at a listener, in this round
         self._nobody_waited = self._next_look = time.monotonic()
         self._names: dict[Any, Any] = {}  # of the listeners, as they do not change
-        self._doomed: list[
-            tuple[int, overload.Beginning]
-        ] = []  # who will be refused; no longer connections of Gunicorn's
+        # Who is to be refused: no longer connections of Gunicorn's, so they are not in its count.
+        self._doomed: list[tuple[int, overload.Beginning]] = []
         self._unsaid = 0  # refusals that are not in the log yet
         self._next_refusal_line = 0.0
         self._lingering: dict[socket.socket, float] = {}

@@ -11,7 +11,7 @@ import sys
 from wine_api.config import InvalidSetting, Settings
 
 _PATIENCE_SECONDS = 4
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # nosec
 
 
 def main(arguments: list[str]) -> int:

@@ -242,7 +242,7 @@ class _SchemasPlugin(MarshmallowPlugin):
     def init_spec(self, spec: APISpec) -> None:
         """Get ready to translate for *spec*."""
         super().init_spec(spec)
-        assert self.converter is not None  # noqa: S101  # just made
+        assert self.converter is not None  # noqa: S101  # nosec B101  # just made
         self.converter.add_attribute_function(  # type: ignore[no-untyped-call]  # of apispec
             _translation_of_wines(self._most_rows)
         )

@@ -61,7 +61,7 @@ class RequestLog:
             line["features"] = predicted.wines[:_MOST_ROWS_WITH_FEATURES].tolist()
 
     def _is_chosen(self) -> bool:
-        return self._share >= 1.0 or random.random() < self._share  # noqa: S311  # a sample, not a secret
+        return self._share >= 1.0 or random.random() < self._share  # noqa: S311  # nosec B311  # a sample, not a secret
 
 
 def _results(predicted: Predicted) -> dict[str, Any]:

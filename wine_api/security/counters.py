@@ -95,7 +95,7 @@ class _Table:
         self._first = slots_at // 8
         self._mask = slots - 1
         self._probes = probes
-        assert lock_at + LOCK_SIZE <= slots_at  # noqa: S101  # the constants above fit together
+        assert lock_at + LOCK_SIZE <= slots_at  # noqa: S101  # nosec B101  # the constants above fit together
         self.lock = RobustLock(ctypes.addressof(ctypes.c_char.from_buffer(memory, lock_at)), patience)
 
     @property

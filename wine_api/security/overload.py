@@ -61,7 +61,7 @@ class Beginning:
         """Return the whole answer to the request."""
         end = self._head_end + 2 if self._head_end >= 0 else len(self._content)
         found = _REQUEST_ID.search(self._content, 0, end)
-        request_id = found[1] if found else b"%032x" % random.getrandbits(128)
+        request_id = found[1] if found else b"%032x" % random.getrandbits(128)  # nosec B311
         body = _BODY % request_id
         head = _HEAD % (len(body), request_id)
         return head if self._content.startswith(b"HEAD ") else head + body

@@ -138,7 +138,7 @@ class _Retries:
         return time.monotonic() >= self._next
 
     def tried(self) -> None:
-        self._next = time.monotonic() + random.uniform(0.1, self._limit)  # noqa: S311  # not a secret
+        self._next = time.monotonic() + random.uniform(0.1, self._limit)  # noqa: S311  # nosec B311  # not a secret
         self._limit = min(2 * self._limit, _MOST_RETRY_SECONDS)
 
 
@@ -172,8 +172,8 @@ class _Schedule:
 
 
 def _in_about(seconds: float) -> float:
-    return time.monotonic() + seconds * random.uniform(0.85, 1.0)  # noqa: S311  # spreads load, not a secret
+    return time.monotonic() + seconds * random.uniform(0.85, 1.0)  # noqa: S311  # nosec B311  # spreads load, not a secret
 
 
 def _in_over(seconds: float) -> float:
-    return time.monotonic() + seconds * random.uniform(1.0, 1.15)  # noqa: S311  # as above
+    return time.monotonic() + seconds * random.uniform(1.0, 1.15)  # noqa: S311  # nosec B311  # as above

@@ -17,7 +17,7 @@ import os
 import platform
 import resource
 import signal
-import subprocess
+import subprocess  # nosec B404
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def _request(candidate: Candidate, policy: Policy, memory_bytes: int, seconds: f
 
 def _run(request: bytes, seconds: float) -> _Outcome:
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603
             [sys.executable, "-P", "-B", "-m", "wine_api.serving.trial"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

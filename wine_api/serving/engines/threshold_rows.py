@@ -47,7 +47,7 @@ def _finite(rows: Matrix) -> Matrix:
 def _on_thresholds(
     features: Ints, thresholds: Floats, scalers: list[Any], wines: Matrix, count: int, random: np.random.Generator
 ) -> Matrix:
-    chosen = random.choice(len(features), size=min(count, len(features)), replace=False)
+    chosen = random.choice(len(features), size=min(count, len(features)), replace=False)  # nosec B311
     rows = wines[random.integers(len(wines), size=len(chosen))]
     places = np.arange(len(chosen)), features[chosen]
     rows[places] = _before(scalers, rows, places, thresholds[chosen])
