@@ -160,10 +160,14 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         return bool(self.alive and self.nr_conns < self.worker_connections)
 
     def _seconds_until_look(self) -> float:
-        if self._accepting and not self._crowd and not self._doomed:
-            return math.inf  # whoever comes is an event
-        until_sweep = self._nobody_waited + _PATIENCE_SECONDS
-        return max(0.0, (min(until_sweep, self._next_look) if self._has_room else until_sweep) - time.monotonic())
+        """Return after how many seconds something is to do even if nothing happens."""
+        at = math.inf
+        looks_later = self._may_accept and not self._accepting
+        if looks_later or self._crowd or self._doomed:
+            at = self._nobody_waited + _PATIENCE_SECONDS
+        if looks_later and self._has_room:
+            at = min(at, self._next_look)
+        return max(0.0, at - time.monotonic())
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Look at the listeners, if there is room, and it is not the turn of others."""
