@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+AUDIT := var/audit
 URL ?= http://127.0.0.1:8000
 
 # What `make run` and `make dev` keep goes to ./var, one folder a port.
@@ -18,7 +19,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' wine_api/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run dev smoke check lint types test unit integration e2e fuzz format image up down manifests bench profile lock docs redoc clean
+.PHONY: help install run dev smoke check lint types test unit integration e2e fuzz audit format image up down manifests bench profile lock docs redoc clean
 
 ##@ Start
 run: $(VENV)/.runtime  ## Serve at 127.0.0.1:8000 with the bundled model, as in production
@@ -61,6 +62,11 @@ fuzz: $(VENV)/.development  ## Made-up bodies, model files and requests, by the 
 	$(BIN)/python -m fuzz.models --count 20000
 	SCHEMATHESIS_EXAMPLES=2000 $(BIN)/pytest tests/integration/test_anything.py
 
+audit: $(AUDIT)/.installed  ## Known holes in what the service depends on, and its bill of materials: var/sbom.cdx.json
+	@mkdir -p var
+	$(AUDIT)/bin/pip-audit --requirement requirements.lock --disable-pip --strict
+	$(AUDIT)/bin/pip-audit --requirement requirements.lock --disable-pip --format cyclonedx-json --output var/sbom.cdx.json
+
 format: $(VENV)/.development  ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -97,6 +103,8 @@ lock: $(VENV)/.development  ## Write the lock files from pyproject.toml
 	  | $(BIN)/uv pip compile --quiet - $(LOCK) --output-file requirements-build.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev $(LOCK) --constraint requirements.lock --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench $(LOCK) --constraint requirements.lock --output-file requirements-bench.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["audit"], sep="\n")' \
+	  | $(BIN)/uv pip compile --quiet - $(LOCK) --output-file requirements-audit.lock
 
 docs: $(VENV)/.development  ## Write the tables of docs/ (settings, metrics) and the model card's schema from the code
 	$(BIN)/python tools/write_docs.py
@@ -126,6 +134,13 @@ $(VENV)/.development: requirements-dev.lock pyproject.toml | $(BIN)/python
 	@$(PIP) install --use-pep517 --require-hashes --requirement requirements-dev.lock
 	@$(PIP) install --no-deps --editable .
 	@touch $@ $(VENV)/.runtime
+
+# In an environment of its own, as it brings much that nothing else needs.
+$(AUDIT)/.installed: requirements-audit.lock
+	$(SAY) "Installing pip-audit into $(AUDIT) (once) …"
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/pip install --quiet --use-pep517 --require-hashes --requirement requirements-audit.lock
+	@touch $@
 
 $(VENV)/.bench: requirements-bench.lock | $(VENV)/.development
 	$(SAY) "Installing the locked dependencies of the benchmarks into $(VENV) (once) …"

@@ -29,8 +29,6 @@ from wine_api.serving import files
 logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 0.5
-_SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
-_MOST_BESIDE = 128  # requests that only wait, and health checks, in one worker; others wait for those before them
 _MOVED = object()  # what is told of a request that another thread goes on with
 _METRICS = "metrics"  # in STATE_DIR: where the workers of this instance count together
 
@@ -169,10 +167,10 @@ def _default_signals() -> None:
 
 
 class Worker(AdmittingWorker):
-    """Gunicorn's threaded worker.
+    """What becomes of a request that was taken.
 
-    It has answers and log lines of our own for requests that are not HTTP, answers predictions and health checks
-    however many reloads wait, and refuses at once what it could only answer late.
+    Requests that are not HTTP get answers and log lines of our own; those that only wait keep nobody from being
+    answered; and when the worker stops, nothing that has come is lost.
     """
 
     def _cap_keepalive(self, deadline: float) -> None:
