@@ -300,3 +300,5 @@ def ended_at_last(server: Server) -> Iterator[Server]:
             finally:
                 server.process.kill()
                 server.process.wait()
+        server.has_written_no_secret()
+        STARTED.remove(server)
