@@ -167,8 +167,6 @@ def test_allows_of_a_wine_what_the_service_takes(client, contract, body):
         pytest.param({"wine_features_list": [WINE_BY_NAME]}, id="by name"),
         pytest.param({"features_list": [WINE] * 100}, id="as many as may be"),
         pytest.param({"features_list": []}, id="no rows"),
-        pytest.param({"features_list": [WINE] * 101}, id="too many rows"),
-        pytest.param({"wine_features_list": [WINE_BY_NAME] * 101}, id="too many rows by name"),
         pytest.param({"wine_features_list": [WINE]}, id="an array where only objects are taken"),
         pytest.param({"features_list": [WINE], "wine_features_list": [WINE_BY_NAME]}, id="both forms"),
         pytest.param({"features_list": [WINE, WINE[:10]]}, id="a short row"),

@@ -68,7 +68,7 @@ _DESCRIPTIONS: dict[type[Schema], str] = {
     PredictRequest: "One wine, in exactly one of two forms: `features` or `wine_features`.",
     PredictBatchRequest: (
         "Many wines, in exactly one of two forms: `features_list` or `wine_features_list`. "
-        "One bad row refuses the batch, and the answer points to it."
+        "One bad row refuses the batch, and the answer points to it. At most {most_rows} wines; more get 413."
     ),
     ReloadRequest: "Which version to bring into use. Without one, what the store has under `MODEL_KEY`.",
     WineFeatures: f"A wine as eleven named numbers. {_NAMES_IN_WORDS}",
@@ -244,7 +244,7 @@ class _SchemasPlugin(MarshmallowPlugin):
         super().init_spec(spec)
         assert self.converter is not None  # noqa: S101  # nosec B101  # just made
         self.converter.add_attribute_function(  # type: ignore[no-untyped-call]  # of apispec
-            _translation_of_wines(self._most_rows)
+            _wine_to_properties
         )
 
     def schema_helper(  # type: ignore[override]  # apispec's own plugin breaks the signature of its base
@@ -257,7 +257,8 @@ class _SchemasPlugin(MarshmallowPlugin):
         if translated is None:
             return None
         kind = type(resolve_schema_instance(schema))
-        translated["description"] = _DESCRIPTIONS.get(kind) or inspect.cleandoc(kind.__doc__ or "")
+        description = _DESCRIPTIONS.get(kind) or inspect.cleandoc(kind.__doc__ or "")
+        translated["description"] = description.replace("{most_rows}", str(self._most_rows))
         if not issubclass(kind, (RequestSchema, WineFeatures)):  # an answer: later versions may say more
             translated.pop("additionalProperties", None)
         if hasattr(kind, "forms"):  # no other field is allowed, so exactly one is exactly one form
@@ -265,17 +266,15 @@ class _SchemasPlugin(MarshmallowPlugin):
         return translated
 
 
-def _translation_of_wines(most_rows: int) -> Callable[..., dict[str, Any]]:
-    def wine_to_properties(self: Any, field: fields.Field[Any], **kwargs: Any) -> dict[str, Any]:
-        if isinstance(field, WineObject):
-            return _BY_NAME
-        if isinstance(field, WineArrayOrObject):
-            return {"oneOf": [_BY_POSITION, _BY_NAME]}
-        if isinstance(field, fields.List) and isinstance(field.inner, WineObject | WineArrayOrObject):
-            return {"minItems": 1, "maxItems": most_rows}
-        return {}
-
-    return wine_to_properties
+def _wine_to_properties(self: Any, field: fields.Field[Any], **kwargs: Any) -> dict[str, Any]:
+    if isinstance(field, WineObject):
+        return _BY_NAME
+    if isinstance(field, WineArrayOrObject):
+        return {"oneOf": [_BY_POSITION, _BY_NAME]}
+    if isinstance(field, fields.List) and isinstance(field.inner, WineObject | WineArrayOrObject):
+        # No maxItems: how many are too many is a limit of this service, like the size of a body, and not of the form.
+        return {"minItems": 1}
+    return {}
 
 
 def _numbers_in_order(by_name: dict[str, Any]) -> dict[str, Any]:
