@@ -28,6 +28,7 @@ graceful_timeout = 25  # seconds for requests under way, after DRAIN_SECONDS; de
 worker_tmp_dir = "/dev/shm"  # noqa: S108  # nosec B108  # the heartbeat must not wait for a disk
 control_socket_disable = True  # it would let anyone on this host reload and stop the service
 forwarded_allow_ips = ",".join(str(network) for network in settings.trusted_proxies)
+secure_scheme_headers = {}  # X-Forwarded-Proto is the contract, and ours to read; by default others would count as well
 forwarder_headers = ""  # SCRIPT_NAME and PATH_INFO are nobody's to send; X-Forwarded-Prefix is the contract
 
 

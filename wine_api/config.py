@@ -8,12 +8,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from wine_api import __version__
 
@@ -126,20 +127,47 @@ def _rate(text: str) -> Rate:
     return Rate(int(amount), _WINDOWS[window])
 
 
+def _parts(url: str, schemes: Collection[str]) -> SplitResult | None:
+    """Return the parts of *url*, or None if it does not begin with one of *schemes* and the name of a host.
+
+    What `urlsplit` says of a URL shows a part of it, which may be a password: so nothing is said here.
+    """
+    try:
+        parts = urlsplit(url)
+        return parts if parts.scheme in schemes and parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
+
+
 def _redis_url(text: str) -> str:
-    # Never shown: it may hold a password.
-    if urlsplit(text).scheme not in ("redis", "rediss") or not urlsplit(text).hostname:
-        raise ValueError("a URL like redis://host:6379/0, or rediss:// for TLS")
+    parts = _parts(text, ("redis", "rediss"))
+    # An @ after the host is that of a password with a /, ? or # in it: the host would be its user.
+    if (
+        parts is None
+        or "@" in parts.path + parts.query + parts.fragment
+        or re.fullmatch("/?[0-9]*", parts.path) is None
+    ):
+        raise ValueError("a URL like redis://host:6379/0, or rediss:// for TLS; in a password, / is %2F, ? %3F, # %23")
     return text
 
 
 def _origins(text: str) -> tuple[str, ...]:
     origins = _listed(text.lower())
     for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
+        parts = _parts(origin, ("http", "https"))
+        if parts is None or "@" in parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
             raise ValueError("exact origins (https://shop.example), separated by commas; there is no wildcard")
     return origins
+
+
+def _key_set(text: str) -> str:
+    if "://" not in text:
+        return text  # a file
+    parts = _parts(text, ("http", "https"))
+    # A password would be taken for a part of the host, and http.client sends nothing but visible ASCII.
+    if parts is None or "@" in parts.netloc or re.fullmatch("[!-~]+", text) is None:
+        raise ValueError("an https:// URL, without a password and without spaces, or a file")
+    return text
 
 
 # Public keys only: with a shared secret, whoever can check a token can also make one. And never `none`.
@@ -307,8 +335,9 @@ class Settings:
     jwt_jwks: str | None = _setting(
         "JWT_JWKS",
         None,
-        _text,
+        _key_set,
         "The keys of an identity provider whose tokens count as well: an https:// URL or a file. Needs the next two.",
+        secret=True,
     )
     jwt_issuer: str | None = _setting("JWT_ISSUER", None, _text, "What a token's `iss` must be.")
     jwt_audience: str | None = _setting("JWT_AUDIENCE", None, _text, "What must be in a token's `aud`.")
@@ -393,10 +422,8 @@ class Settings:
                 complaints.append(f"{variable} must be {error}")
         if complaints:
             raise InvalidSetting("; ".join(complaints))
-        settings = cls(**values)
-        if settings.jwt_jwks is not None and not (settings.jwt_issuer and settings.jwt_audience):
-            raise InvalidSetting("JWT_JWKS needs JWT_ISSUER and JWT_AUDIENCE")
-        return settings
+        _refuse_half_of_tokens(values)
+        return cls(**values)
 
     @property
     def is_open(self) -> bool:
@@ -412,6 +439,19 @@ class Settings:
     def model_cache_folder(self) -> Path:
         """`MODEL_CACHE_DIR`, or its default, likewise one per port."""
         return self.model_cache_dir or _private_folder(f"cache-{self.port}")
+
+
+def _refuse_half_of_tokens(values: Collection[str]) -> None:
+    """Raise `InvalidSetting` if *values* has some settings of tokens, but not what they need.
+
+    Who sets some of them wants credentials to be asked for; without `JWT_JWKS`, perhaps misspelt, none would be.
+    """
+    if "jwt_jwks" not in values:
+        idle = [variable for item, variable in _declared() if item.name in values and item.name.startswith("jwt_")]
+        if idle:
+            raise InvalidSetting(f"{', '.join(idle)} must be set together with JWT_JWKS, which is missing")
+    elif not {"jwt_issuer", "jwt_audience"} <= {*values}:
+        raise InvalidSetting("JWT_JWKS needs JWT_ISSUER and JWT_AUDIENCE")
 
 
 def _declared() -> Iterator[tuple[Field[Any], str]]:

@@ -65,7 +65,7 @@ def build_services(settings: Settings) -> Services:
         cache=ModelCache(cache_folder, spare=settings.state_folder / "models"),
         fleet=fleet,
         holder=holder,
-        loader=ModelLoader(_pick_policy(settings)),
+        loader=ModelLoader(build_policy(settings)),
         metrics=metrics,
         response_times=response_times,
         spans=spans,
@@ -93,7 +93,8 @@ def _name_of(settings: Settings, store: ModelStore) -> str:
     return f"{store.kind}-{told_apart[:12]}"
 
 
-def _pick_policy(settings: Settings) -> Policy:
+def build_policy(settings: Settings) -> Policy:
+    """Return what *settings* ask of a model. Raises `InvalidSetting`."""
     try:
         public_keys = parse_public_keys(settings.model_public_keys)
     except InvalidPublicKey as error:

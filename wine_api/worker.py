@@ -23,7 +23,8 @@ from wine_api.observability.request_log import RequestLog
 from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
 from wine_api.security import HOST_FILES, deadline, overload
 from wine_api.security.auth import build_authenticator
-from wine_api.services import Services, services_of
+from wine_api.security.rate_limit import build_shared_counters
+from wine_api.services import Services, build_policy, services_of
 from wine_api.serving import files
 
 logger = logging.getLogger(__name__)
@@ -40,15 +41,25 @@ def read_settings() -> Settings:
     """Return the settings, with the folders they name made, or say in one line why not and exit."""
     try:
         settings = Settings.from_environ()
-        build_authenticator(settings)  # whether the keys can be read is found out here, where one line says why not
-        if settings.traces and not traces.are_possible():
-            raise InvalidSetting("TRACES needs the extra otel: pip install 'wine-api[otel]'")
-        files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
-    except (InvalidSetting, OSError) as error:
+        _refuse_what_cannot_work(settings)
+    except InvalidSetting as error:
         refuse_to_start(error)
     metrics.count_in_files(settings.state_folder / _METRICS)
     logs.configure(settings.log_level, settings.log_format)
     return settings
+
+
+def _refuse_what_cannot_work(settings: Settings) -> None:
+    """Raise `InvalidSetting` for what else would fail later, where no single line says why; and make the folders."""
+    build_authenticator(settings)
+    build_shared_counters(settings)
+    build_policy(settings)
+    if settings.traces and not traces.are_possible():
+        raise InvalidSetting("TRACES needs the extra otel: pip install 'wine-api[otel]'")
+    try:
+        files.make_private_folder(files.make_private_folder(settings.state_folder) / _METRICS)
+    except OSError as error:
+        raise InvalidSetting(f"STATE_DIR must be a folder of this user's own; {error}") from error
 
 
 def refuse_to_start(error: Exception) -> NoReturn:

@@ -155,6 +155,16 @@ def test_a_problem_does_not_repeat_the_key(guarded):
     assert "s3cret" not in ask(guarded, *PREDICT, {"X-API-Key": "wine_s3cret"}).text
 
 
+@pytest.mark.parametrize("asked", ["0", "soon"], ids=["a deadline that is over", "a deadline that is none"])
+@pytest.mark.parametrize(("held", "status"), [(None, 401), ("expired", 401), (Scope.METRICS, 403)], ids=str)
+def test_who_may_not_predict_hears_that_and_nothing_of_deadlines(guarded, key_of, held, status, asked):
+    credentials = {} if held is None else {"X-API-Key": key_of[held]}
+
+    answer = ask(guarded, *PREDICT, {"X-Request-Deadline-Ms": asked, **credentials})
+
+    assert answer.status_code == status
+
+
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
 def test_health_does_not_look_at_credentials(guarded, path):
     assert guarded.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 200
@@ -223,12 +233,30 @@ def test_without_keys_others_may_do_everything_but_change_the_model(client, need
         {"X-Forwarded-For": ""},
         {"X-Forwarded-Proto": "https"},
         {"X-Forwarded-Host": "wines.example"},
+        {"X-Forwarded-Server": "proxy"},
+        {"X-Forwarded-Ssl": "off"},
+        {"X-Forwarded": "for=127.0.0.1"},
+        {"X-Original-Forwarded-For": "127.0.0.1"},
         {"X-Real-IP": "127.0.0.1"},
         {"Forwarded": "for=127.0.0.1"},
         {"Via": "1.1 proxy"},
         {"Host": "wines.example"},
+        {"Host": "evil.example@127.0.0.1"},
+        {"Host": "evil.example:80@localhost"},
+        {"Host": "127.0.0.1#evil.example"},
+        {"Host": "127.0.0.1/evil.example"},
+        {"Host": "127.0.0.1?x"},
+        {"Host": "127.0.0.1:port"},
+        {"Host": "localhost."},
+        {"Host": "[::1"},
+        {"Host": ""},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": ""},
+        {"Origin": "https://localhost"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": "http://evil@localhost"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -248,8 +276,9 @@ def test_a_program_on_this_host_may_reload(client, peer, host):
     assert answer.status_code == 200
 
 
-def test_the_documentation_on_this_host_may_reload(client):
-    headers = {"Origin": "http://127.0.0.1:8000", "Host": "127.0.0.1:8000", "Sec-Fetch-Site": "same-origin"}
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:8000"])
+def test_the_documentation_on_this_host_may_reload(client, host):
+    headers = {"Origin": f"http://{host}", "Host": host, "Sec-Fetch-Site": "same-origin"}
 
     assert client.post("/model/reload", headers=headers).status_code == 200
 

@@ -139,6 +139,23 @@ def test_clients_behind_a_trusted_proxy_are_told_apart(limited):
         assert predict(client, headers={"X-Forwarded-For": address}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("address", "others"),
+    [
+        ("198.51.100.1", ("198.51.100.1:5555", "198.51.100.1:6666")),
+        ("2001:db8::5", ("[2001:db8::5]:443", "[2001:db8::6]")),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_a_port_behind_a_forwarded_address_tells_nobody_apart(limited, address, others):
+    client = limited(rate_limit=Rate(2, 3600))
+
+    statuses = [predict(client, headers={"X-Forwarded-For": sent}).status_code for sent in (address, *others)]
+
+    assert statuses == [200, 200, 429]
+    assert predict(client, headers={"X-Forwarded-For": "203.0.113.9:5555"}).status_code == 200
+
+
 def test_nobody_gets_around_a_limit_with_a_forwarded_address(limited):
     client = limited(rate_limit=Rate(1, 3600))
     statuses = [
@@ -170,6 +187,48 @@ def test_who_guesses_keys_is_limited(limited, tmp_path):
 
     assert guesses == [401, 401, 401, 429, 429]
     assert predict(client, headers={"X-API-Key": key}).status_code == 200
+
+
+def test_whoever_may_not_do_what_they_ask_is_limited_too(limited, tmp_path):
+    path = tmp_path / "keys.json"
+    headers = {"X-API-Key": keys.create_key(path, "reader", [Scope.MODEL_READ], None)}
+    client = limited(rate_limit=Rate(3, 3600), api_keys_file=path)
+
+    refusals = [predict(client, headers=headers).status_code for _ in range(2)]
+    refusals += [client.get("/metrics", headers=headers).status_code for _ in range(2)]
+
+    assert refusals == [403, 403, 403, 429]
+    assert client.get("/model", headers=headers).status_code == 429
+
+
+def test_who_asks_from_elsewhere_for_what_only_this_host_may_do_is_limited(limited):
+    client = limited(rate_limit=Rate(2, 3600))
+
+    refusals = [client.post("/model/reload", **from_address("192.0.2.1")).status_code for _ in range(3)]
+
+    assert refusals == [403, 403, 429]
+    assert client.post("/model/reload", **from_address("192.0.2.2")).status_code == 403
+
+
+@pytest.mark.parametrize("asked", ["0", "soon"], ids=["a deadline that is over", "a deadline that is none"])
+def test_a_deadline_gets_nobody_around_a_limit(limited, tmp_path, asked):
+    path = tmp_path / "keys.json"
+    key = keys.create_key(path, "shop", [Scope.PREDICT], None)
+    client = limited(rate_limit=Rate(1, 3600), api_keys_file=path)
+
+    for credentials in ({}, {"X-API-Key": key}):
+        headers = {"X-Request-Deadline-Ms": asked, **credentials}
+        assert predict(client, headers=headers).status_code in (401, 422, 503)
+        assert predict(client, headers=headers).status_code == 429
+
+
+def test_a_key_whose_name_is_half_a_character_is_counted_like_any_other(limited, tmp_path):
+    path = tmp_path / "keys.json"
+    key = keys.create_key(path, "shop", [Scope.PREDICT], None)
+    path.write_text(path.read_text().replace("shop", r"\ud800"))
+    client = limited(rate_limit=Rate(1, 3600), api_keys_file=path)
+
+    assert [predict(client, headers={"X-API-Key": key}).status_code for _ in range(2)] == [200, 429]
 
 
 def test_requests_are_answered_where_nothing_can_be_counted(limited, tmp_path):
@@ -305,6 +364,16 @@ def test_a_host_goes_back_to_redis_by_itself(two_hosts, redis_port, tmp_path):
     with running_redis(tmp_path, redis_port):
         wait_until(lambda: first.post("/predict", {"features": WINE}).status == 200, "Redis to count again")
         first.wait_for_line("limits are counted together again")
+
+
+@pytest.mark.parametrize("option", ["retry", "event_dispatcher", "socket_type"])
+def test_whatever_the_redis_client_raises_is_no_error_of_the_caller(limited, option):
+    storage = f"redis://127.0.0.1:{free_port()}/0?{option}=none"
+    client = limited(rate_limit=Rate(1, 3600), rate_limit_storage=storage)
+
+    statuses = [predict(client).status_code for _ in range(2)]
+
+    assert statuses == [200, 429]
 
 
 def test_a_password_in_a_setting_is_not_shown():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import http.client
 import json
 import threading
 import time
@@ -18,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.models import WINE
 from tests.service import running_app
-from wine_api.config import InvalidSetting, Settings
+from wine_api.config import InvalidSetting, Rate, Settings
+from wine_api.errors import IdentityProviderUnavailable
 from wine_api.security import keys
 from wine_api.security.access import Scope
 from wine_api.security.tokens import PublicKeys, Tokens
@@ -49,6 +51,12 @@ JWKS = {
         jwk(OTHER_RSA, "for encryption", use="enc"),
         {"kty": "oct", "kid": "secret", "k": SECRET, "alg": "HS256"},
         {"kty": "unheard of", "kid": "odd"},
+        jwk(OTHER_RSA, "alg a list") | {"alg": ["RS256"]},
+        jwk(OTHER_RSA, "alg an object") | {"alg": {}},
+        jwk(EC, "crv a list") | {"crv": ["P-256"]},
+        jwk(OTHER_RSA, 7),
+        jwk(OTHER_RSA, "n a number") | {"n": 7},
+        jwk(OTHER_RSA, "kty a list") | {"kty": ["RSA"]},
         "nonsense",
     ]
 }
@@ -215,6 +223,16 @@ def test_a_token_is_none_as_x_api_key(guarded):
     assert answer.status_code == 401
 
 
+def test_a_token_whose_subject_is_half_a_character_is_counted_like_any_other(
+    run, settings, folder, models, settings_with_tokens
+):
+    folder.upload(models.fives_and_sixes.content)
+    client = run(replace(settings, rate_limit=Rate(1, 3600), **settings_with_tokens)).test_client()
+    odd = jwt.api_jws.encode(json.dumps(claims(sub="\ud800")).encode(), RSA, "RS256", headers={"kid": "rsa"})
+
+    assert [predict(client, odd).status_code for _ in range(2)] == [200, 429]
+
+
 def test_the_providers_words_can_be_translated(run, settings, folder, models, settings_with_tokens):
     folder.upload(models.fives_and_sixes.content)
     mapped = {"jwt_scope_claim": "roles", "jwt_scopes": (("Wine.Ask", "predict"), ("Wine.Admin", "model:write"))}
@@ -228,17 +246,17 @@ def test_the_providers_words_can_be_translated(run, settings, folder, models, se
 
 
 class Provider:
-    """What an identity provider does as seen from here; *asked* counts."""
+    """What an identity provider does as seen from here; *asked* counts, and *trouble* is what asking raises."""
 
     def __init__(self):
         self.document = {"keys": [jwk(RSA, "rsa")]}
         self.asked = 0
-        self.away = False
+        self.trouble = None
 
     def fetch(self):
         self.asked += 1
-        if self.away:
-            raise OSError("away")
+        if self.trouble is not None:
+            raise self.trouble
         return json.dumps(self.document).encode()
 
     def tokens(self, fresh_seconds=300.0):
@@ -262,13 +280,40 @@ def test_made_up_key_ids_do_not_make_us_ask_again_and_again():
     assert provider.asked == 1
 
 
-def test_known_keys_count_on_while_the_provider_is_away():
+TROUBLES = [OSError("away"), http.client.BadStatusLine("SSH-2.0"), http.client.IncompleteRead(b""), RecursionError()]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
+def test_known_keys_count_on_while_the_provider_is_away(trouble):
     provider = Provider()
     tokens = provider.tokens(fresh_seconds=0.0)
-    tokens.find(token())
-    provider.away = True
+    remembered = token()
+    tokens.find(remembered)
+    provider.trouble = trouble
 
+    assert tokens.find(remembered)
     assert tokens.find(token(claims(sub="another")))
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: type(trouble).__name__)
+def test_before_any_key_is_known_no_token_is_called_a_bad_one(trouble):
+    provider = Provider()
+    provider.trouble = trouble
+
+    with pytest.raises(IdentityProviderUnavailable):
+        provider.tokens().find(token())
+
+
+def test_what_is_logged_of_a_provider_that_is_away_shows_no_address(caplog):
+    provider = Provider()
+    provider.trouble = http.client.InvalidURL("/jwks?token=s3cret")
+
+    with pytest.raises(IdentityProviderUnavailable):
+        provider.tokens().find(token())
+
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (record.getMessage(), record.reason) == ("the identity provider's keys cannot be had", "InvalidURL")
+    assert record.exc_info is None
 
 
 def test_a_new_key_of_the_provider_is_taken_and_an_old_one_forgotten():
@@ -327,6 +372,7 @@ def test_keys_come_by_http_from_where_the_operator_said_and_no_redirect_is_follo
         {"jwt_jwks": "http://id.example/jwks"},
         {"jwt_jwks": "ftp://id.example/jwks"},
         {"jwt_jwks": "/nowhere/jwks.json"},
+        {"jwt_jwks": __file__},
         {"jwt_scopes": (("a", "admin"),)},
         {"jwt_algorithms": ("ES512",)},
     ],

@@ -65,10 +65,11 @@ def read_body(environ: WSGIEnvironment, most_bytes: int) -> bytes:
 
     Raises `UnsupportedMediaType`, `BodyTooLarge` (before anything is read, if the length is told) or `MalformedBody`.
     """
-    if environ.get("CONTENT_TYPE") != MEDIA_TYPE or "HTTP_CONTENT_ENCODING" in environ:
+    is_coded = "HTTP_TRANSFER_ENCODING" in environ
+    if environ.get("CONTENT_TYPE") != MEDIA_TYPE or is_coded or "HTTP_CONTENT_ENCODING" in environ:
         _check_media_type(Request(environ, populate_request=False))
     told = environ.get("CONTENT_LENGTH", "")
-    length = int(told) if told.isdecimal() and "HTTP_TRANSFER_ENCODING" not in environ else None
+    length = int(told) if told.isdecimal() and not is_coded else None
     too_large = f"The body may have at most {most_bytes} bytes."
     if (length or 0) > most_bytes:
         raise BodyTooLarge(too_large)
@@ -99,6 +100,9 @@ def _check_media_type(request: Request) -> None:
         raise UnsupportedMediaType("Send the body as application/json in UTF-8.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
+    # Gunicorn takes the chunks apart and leaves all else as it came.
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise UnsupportedMediaType("Send the body in no transfer coding but chunked.")
 
 
 def parse(body: bytes) -> Any:

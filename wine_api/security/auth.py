@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from wine_api.config import InvalidSetting, Settings
 from wine_api.errors import NotAllowed, NotAuthenticated
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 LAST_GOOD_KEYS = "api-keys.json"  # in STATE_DIR
 _REALM = 'Bearer realm="wine-api"'
-_THIS_HOST = frozenset({"localhost", "127.0.0.1", "::1"})
+# What a Host says that names this one, with its port or without: no name of the internet is without a dot.
+_THIS_HOST = re.compile(r"([A-Za-z0-9-]+|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
 
 
 def build_authenticator(settings: Settings) -> Authenticator | None:
@@ -104,7 +105,7 @@ def counted_as(environ: WSGIEnvironment) -> str:
 def _network_of(address: str) -> str:
     # Who has one address of IPv6 has as many as they like: their network is what can be counted.
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = ipaddress.ip_address(_without_port(address).partition("%")[0])
     except ValueError:
         return "address unknown"
     if isinstance(found, ipaddress.IPv6Address):
@@ -112,17 +113,27 @@ def _network_of(address: str) -> str:
     return f"address {found if found.version == 4 else ipaddress.ip_network((found, 64), strict=False)}"
 
 
+def _without_port(address: str) -> str:
+    # Some proxies forward the port as well (192.0.2.7:5555, [2001:db8::5]:443): another one for each connection.
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
 def is_on_this_host(environ: WSGIEnvironment) -> bool:
     """Whether a program on this host sends the request, on its own behalf.
 
     Not if it came through a proxy, whatever that says: a proxy on this host would make everybody local. And not if a
-    web page has it sent from a browser on this host: its origin, or the name that it calls this host by, tells.
+    web page has it sent from a browser on this host: its origin, or the name that it calls this host by, tells. Our
+    own documentation is such a page, and the only one that may.
     """
+    host = environ.get("HTTP_HOST", "localhost")
+    own_origin = f"{environ['wsgi.url_scheme']}://{host}"
     return (
         _is_loopback(environ.get("REMOTE_ADDR", ""))
         and not came_through_a_proxy(environ)
-        and _may_name_this_host(_host_of(f"//{environ.get('HTTP_HOST', 'localhost')}"))
-        and _host_of(environ.get("HTTP_ORIGIN", "http://localhost")) in _THIS_HOST
+        and _THIS_HOST.fullmatch(host) is not None
+        and environ.get("HTTP_ORIGIN", own_origin) == own_origin
         and environ.get("HTTP_SEC_FETCH_SITE", "none") in ("none", "same-origin")
     )
 
@@ -132,14 +143,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
-
-
-def _may_name_this_host(host: str) -> bool:
-    return host in _THIS_HOST or host.replace("-", "").isalnum()  # no name of the internet is without a dot
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

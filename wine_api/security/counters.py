@@ -169,23 +169,25 @@ return {1, used, left}
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
+        # Of a URL that cannot be used, what is raised here may show a part: it can be a password.
         client = redis.Redis.from_url(
             url,
             socket_timeout=self._TIMEOUT_SECONDS,
             socket_connect_timeout=self._TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),  # a caller waits; the host's own counters stand in
         )
+        # Connects to nothing: an option of the URL that there is not fails here and not at every request.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
         self._take = client.register_script(self._TAKE)
-        self._error = redis.RedisError
 
     def take(self, name: Name, cost: int, rate: Rate) -> Count:
         """Use *cost* of what *rate* allows *name*."""
         key = f"wine-api:limit:{name[0] & _64_BITS:016x}{name[1] & _64_BITS:016x}"
         try:
             taken, used, left = self._take(keys=[key], args=[cost, rate.amount, 1000 * rate.seconds])
-        except self._error as error:
+            return Count(bool(taken), used, left / 1000)
+        except Exception as error:  # whatever the library raises: who cannot be counted here is counted elsewhere
             raise OSError(f"Redis failed: {type(error).__name__}") from error
-        return Count(bool(taken), used, left / 1000)
 
 
 _64_BITS = 2**64 - 1

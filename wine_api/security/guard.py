@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from flask import Flask, request
 from werkzeug.exceptions import NotFound
 
-from wine_api.errors import NotAuthenticated
+from wine_api.errors import NotAllowed, NotAuthenticated
 from wine_api.security import deadline
 from wine_api.security.access import Access, Scope
 from wine_api.security.auth import Authenticator, counted_as, is_on_this_host, refusal_of, refusal_of_others
@@ -55,38 +55,38 @@ class Guard:
     def admit(self, environ: WSGIEnvironment, endpoint: str) -> None:
         """Raise unless the request in *environ* may go on to *endpoint*; what was admitted before is not counted again.
 
-        Raises `NotAuthenticated`, `NotAllowed`, `RateLimited`, `DeadlineExceeded`, or `NotFound` for a route that
-        nobody has opened.
+        Raises `NotAuthenticated`, `NotAllowed`, `RateLimited`, `InvalidRequest`, `DeadlineExceeded`, or `NotFound`
+        for a route that nobody has opened.
         """
         if environ.get(_ADMITTED_TO) == endpoint:
             return
         access = self._routes.get(endpoint)
         if access is None:  # nobody has said who may call it
             raise NotFound
+        refusal = None if access.scope is None else self._refusal(access.scope, environ)
+        # Who is refused is counted wherever that was: guesses, above all.
+        if self._limits is not None and (access.limited or refusal is not None):
+            self._count(self._limits, environ)
+        if refusal is not None:
+            raise refusal
         if access.scope is Scope.PREDICT:
             environ[_DEADLINE] = until = deadline.deadline_of(environ, self._deadline_seconds)
             deadline.refuse_if_over(until)
-        if access.scope is not None:
-            self._require(access.scope, environ)
-        if self._limits is not None and access.limited:
-            self._count(self._limits, environ)
         environ[_ADMITTED_TO] = endpoint
 
-    def _require(self, scope: Scope, environ: WSGIEnvironment) -> None:
+    def _refusal(self, scope: Scope, environ: WSGIEnvironment) -> NotAuthenticated | NotAllowed | None:
+        """Return what to say to who sends *environ* and may not do what takes *scope*, or None if they may."""
         if self._authenticator is None:
             # Changing the model changes what everyone gets: that is for programs on this host.
             if scope is Scope.MODEL_WRITE and not is_on_this_host(environ):
-                raise refusal_of_others(scope)
-            return
+                return refusal_of_others(scope)
+            return None
         try:
             caller = self._authenticator.caller(environ)
-        except NotAuthenticated:
-            if self._limits is not None:  # who guesses keys has an address
-                self._count(self._limits, environ)
-            raise
+        except NotAuthenticated as error:
+            return error
         environ[_REQUEST].caller, environ[_COUNTED_AS] = caller.name, caller.counted_as
-        if scope not in caller.scopes:
-            raise refusal_of(scope)
+        return None if scope in caller.scopes else refusal_of(scope)
 
     @staticmethod
     def _count(limits: RateLimits, environ: WSGIEnvironment) -> None:

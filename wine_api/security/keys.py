@@ -165,7 +165,7 @@ def parse_keys(content: bytes) -> list[ApiKey]:
 def _entries(content: bytes) -> list[dict[str, Any]]:
     try:
         document = json.loads(content)
-    except ValueError as error:  # the message of this error would show a part of the file
+    except (ValueError, RecursionError) as error:  # the message of the first would show a part of the file
         raise InvalidKeyFile("it is not JSON") from error
     if not isinstance(document, dict) or set(document) != {"keys"} or not isinstance(document["keys"], list):
         raise InvalidKeyFile('it is not an object with "keys", a list')

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 # A prefix goes into links: anything but a plain path could lead them to another host.
 _PLAIN_PREFIX = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)+/?")
 _FORWARDED = tuple(f"HTTP_X_FORWARDED_{name}" for name in ("FOR", "PROTO", "HOST", "PREFIX"))
-# What proxies of all kinds leave behind.
-_TRACES = (*_FORWARDED, "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED_PORT")
+# What proxies of all kinds leave behind: these, and more of X-Forwarded-* than anyone has listed.
+_TRACES = ("HTTP_VIA", "HTTP_X_REAL_IP")
 _CAME_THROUGH = "wine_api.proxied"
 
 
 def came_through_a_proxy(environ: WSGIEnvironment) -> bool:
     """Whether anything says that a proxy, trusted or not, passed the request on."""
-    return _CAME_THROUGH in environ or any(trace in environ for trace in _TRACES)
+    return _CAME_THROUGH in environ or any("FORWARDED" in name or name in _TRACES for name in environ)
 
 
 class TrustedProxies:

@@ -9,7 +9,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from wine_api.config import Rate, Settings
+from wine_api.config import InvalidSetting, Rate, Settings
 from wine_api.errors import RateLimited
 from wine_api.metrics import Metrics
 from wine_api.security.counters import Count, Counters, FallbackCounters, HostCounters, Name, RedisCounters
@@ -80,18 +80,30 @@ class RateLimits:
 
 
 def build_rate_limits(settings: Settings, metrics: Metrics) -> RateLimits | None:
-    """Return the limits that *settings* want, or None for none."""
+    """Return the limits that *settings* want, or None for none. Raises `InvalidSetting`."""
     if settings.rate_limit is None and settings.rate_limit_rows is None:
         return None
     counters: Counters = HostCounters(settings.state_folder / COUNTERS_FILE)
-    if settings.rate_limit_storage is not None:
-        counters = FallbackCounters(RedisCounters(settings.rate_limit_storage), counters, metrics)
+    shared = build_shared_counters(settings)
+    if shared is not None:
+        counters = FallbackCounters(shared, counters, metrics)
     return RateLimits(settings.rate_limit, settings.rate_limit_rows, counters, metrics)
+
+
+def build_shared_counters(settings: Settings) -> Counters | None:
+    """Return what counts for several hosts, or None where each counts for itself. Raises `InvalidSetting`."""
+    if settings.rate_limit_storage is None:
+        return None
+    try:
+        return RedisCounters(settings.rate_limit_storage)
+    except Exception:  # of many kinds, and their words may show a password
+        raise InvalidSetting("RATE_LIMIT_STORAGE must be a URL with no options but those of redis-py") from None
 
 
 @lru_cache(maxsize=4096)
 def _name(limit: str, counted_as: str) -> Name:
-    digest = hashlib.blake2b(f"{limit} {counted_as}".encode(), digest_size=16).digest()
+    # JSON can name a caller with half of a character, which is no text to any other encoder.
+    digest = hashlib.blake2b(f"{limit} {counted_as}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     first, second = struct.unpack("qq", digest)
     return first or 1, second  # a first of 0 is what an unused slot has
 

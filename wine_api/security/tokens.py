@@ -93,7 +93,7 @@ class PublicKeys:
         return found[0].key if len(found) == 1 else None
 
     def require(self) -> None:
-        """Take the keys for the first time. Raises `InvalidJWKS` or OSError."""
+        """Take the keys for the first time. Raises what reading and parsing them raises."""
         self._take(self._fetch())
 
     def refresh(self, seconds: float) -> None:
@@ -108,7 +108,7 @@ class PublicKeys:
             if time.monotonic() - self._tried_at >= self._pause_seconds:
                 self._tried_at = time.monotonic()
                 self._take(self._fetch())
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever answers there, its words may repeat the URL, with a secret in its query
             logger.warning("the identity provider's keys cannot be had", extra={"reason": type(error).__name__})
         finally:
             self._lock.release()
@@ -143,7 +143,7 @@ class Tokens:
         if kind == "file":
             try:
                 keys.require()
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 raise InvalidSetting(
                     "JWT_JWKS must be an https:// URL or a file with a JSON Web Key Set that has a key for one of "
                     "JWT_ALGORITHMS"
@@ -210,9 +210,8 @@ def _is_number(value: Any) -> bool:
 def _scopes(pairs: Collection[tuple[str, str]]) -> dict[str, Scope]:
     if not pairs:
         return {str(scope): scope for scope in Scope}
-    unknown = [ours for _, ours in pairs if ours not in set(Scope)]
-    if unknown:
-        raise InvalidSetting(f"JWT_SCOPES must map to {', '.join(Scope)}, not to {unknown[0]}")
+    if not {ours for _, ours in pairs} <= {*Scope}:
+        raise InvalidSetting(f"JWT_SCOPES must map to {', '.join(Scope)}, and to nothing else")
     return {theirs: Scope(ours) for theirs, ours in pairs}
 
 
@@ -235,16 +234,17 @@ def _usable(entry: dict[str, Any], algorithms: frozenset[str]) -> list[_Trusted]
     key_id, key_type = entry.get("kid"), entry.get("kty")
     if not isinstance(key_type, str) or not isinstance(key_id, str | None) or entry.get("use", "sig") != "sig":
         return []
-    possible = _BY_KEY_TYPE.get((key_type, None if key_type == "RSA" else entry.get("crv")), frozenset())
-    if "alg" in entry:
-        possible &= {entry["alg"]}
     try:
+        possible = _BY_KEY_TYPE.get((key_type, None if key_type == "RSA" else entry.get("crv")), frozenset())
+        if "alg" in entry:
+            possible &= {entry["alg"]}
         return [
             _Trusted(key_id, algorithm, key)
             for algorithm in sorted(possible & algorithms)
             if not _is_weak(key := jwt.PyJWK(entry, algorithm))
         ]
-    except jwt.PyJWTError:
+    except Exception:  # whatever an odd entry makes Python or the library raise, the others count
+        logger.debug("a key of the identity provider was skipped", exc_info=True)
         return []
 
 

@@ -102,6 +102,7 @@ def test_anything_else_is_no_key(text):
         b'{"keys": {}}',
         b'{"keys": [], "more": 1}',
         b'{"keys": [1]}',
+        b"[" * 200_000,
         written({}),
         written({**GOOD, "name": ""}),
         written({**GOOD, "name": 1}),
