@@ -44,6 +44,7 @@ class Connection:
     """One connection, and the request that is under way on it."""
 
     sock: socket.socket
+    is_idle: bool = False
     kind: str = ""
     began: float = 0.0
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
@@ -63,11 +64,18 @@ class Clients:
 
     def begin(self, kind: str, request: bytes) -> None:
         """Send *request*; its answer is noted under *kind*."""
-        connection = self._idle.pop() if self._idle and kind != "health" else self._connect()
-        connection.kind, connection.began = kind, time.perf_counter()
+        connection = (kind != "health" and self._take_idle()) or self._connect()
+        connection.kind, connection.began, connection.is_idle = kind, time.perf_counter(), False
         connection.unsent, connection.received = memoryview(request), b""
         self.open += 1
         self._send(connection)
+
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_idle:
+                return connection
+        return None
 
     def _connect(self) -> Connection:
         sock = socket.socket()
@@ -108,8 +116,7 @@ class Clients:
         except OSError:
             received = b""
         connection.received += received
-        if connection in self._idle:  # closed while nothing was under way
-            self._idle.remove(connection)
+        if connection.is_idle:  # closed while nothing was under way
             self._forget(connection)
         elif not received:
             self._end(connection, _status_if_whole(connection.received))
@@ -120,11 +127,13 @@ class Clients:
         self.open -= 1
         self.answers[connection.kind, status].append(1000 * (time.perf_counter() - connection.began))
         if self._kept and status and b"\r\nConnection: close" not in connection.received:
+            connection.is_idle = True
             self._idle.append(connection)
         else:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
+        connection.is_idle = False
         self._selector.unregister(connection.sock)
         connection.sock.close()
 
@@ -134,7 +143,7 @@ class Clients:
         while self.open and time.perf_counter() < deadline:
             self.turn(0.1)
         for key in list(self._selector.get_map().values()):
-            if key.data not in self._idle:
+            if not key.data.is_idle:
                 self.answers[key.data.kind, 0].append(1000 * (time.perf_counter() - key.data.began))
             self._forget(key.data)
 

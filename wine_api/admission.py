@@ -1,9 +1,11 @@
 """Which requests a worker takes, when there are more than it can answer.
 
 Those that nobody has accepted yet wait in a queue that all workers of the host share. A worker with enough to do takes
-from it slowly, so that others are faster; and when that queue has not been empty for a while, more comes than can be
-answered: then a worker takes as many as it has room for, and refuses all others that wait. To refuse many at a time
-costs a third of refusing them one by one, and those who ask again at once can do so a few dozen times a second only.
+from it slowly, so that others are faster. When somebody has waited all the time for a while, more comes than can be
+answered: then the worker goes in rounds. In each it refuses all who have waited since the round before, and collects
+those who have come; as it finds room meanwhile, it takes from these the last ones first, who have waited least. To
+refuse many at a time costs a third of refusing them one by one, and those who ask again at once can do so a few dozen
+times a second only.
 
 All of this runs on the worker's main thread, so nothing here may wait.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import select
 import selectors
 import socket
 import sys
@@ -20,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,13 +33,16 @@ from wine_api import quick_sockets
 from wine_api.config import Settings
 from wine_api.errors import Overloaded
 from wine_api.security import overload
+from wine_api.security.headers import of_answer_without_application
 from wine_api.services import services_of
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 0.02  # so long may somebody have waited, all the time, before there are too many
+_PATIENCE_SECONDS = 0.015  # so long may somebody have waited, all the time, before there are too many; and a round
+_LEAST_WAIT_SECONDS = 0.01  # nobody is refused who has not waited for so long: room may be found in a moment
+_MOST_A_THREAD = 3  # requests under way when there are too many: enough for the threads while others are refused
 _STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
-_MOST_AT_ONCE = 512  # connections that are looked at together: some ten milliseconds of work
+_MOST_AT_ONCE = 512  # connections that are accepted together: some ten milliseconds of work
 _MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
 _LINGER_SECONDS = 0.5
 _SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
@@ -43,23 +50,40 @@ _MOST_BESIDE = 128  # requests that only wait, and health checks, in one worker;
 _NOTIFY_SECONDS = 1.0
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request that waits for room since *arrived*.
+
+    It is on *conn*, a connection of Gunicorn's, or on *descriptor*, which was just accepted at *listener*.
+    """
+
+    beginning: overload.Beginning
+    arrived: float
+    conn: Any = None
+    descriptor: int = -1
+    listener: Any = None
+
+
 class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
     """Gunicorn's threaded worker, with an end to what it takes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._most_in_flight = Settings.from_environ().max_in_flight
+        settings = Settings.from_environ()
+        self._most_in_flight = settings.max_in_flight
+        self._origins = settings.cors_origins
         self._in_flight = 0
-        self._crowd: deque[Any] = deque()  # accepted connections whose request found no room
-        self._saw_somebody = False  # at a listener, in this round
+        self._crowd: deque[_Waiting] = deque()  # in the order in which they have come
+        self._too_many = False  # as the last round has found
+        self._saw_somebody = False  # at a listener, in this round of events
         self._nobody_waited = self._next_look = time.monotonic()
         self._names: dict[Any, Any] = {}  # of the listeners, as they do not change
-        # Who is to be refused: no longer connections of Gunicorn's, so they are not in its count.
-        self._doomed: list[tuple[int, overload.Beginning]] = []
+        self._headers: dict[str | None, bytes] = {}  # of refusals, by the origin of the page
         self._unsaid = 0  # refusals that are not in the log yet
         self._next_refusal_line = 0.0
         self._lingering: dict[socket.socket, float] = {}
         self._next_notice = 0.0
+        self._answers = select.poll()  # tells when a request has been answered, and nothing else
 
     def init_process(self) -> None:
         """Begin."""
@@ -73,6 +97,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         """Work until told to stop."""
         self.poller.close()  # type: ignore[has-type]
         self.poller = quick_sockets.Poller()
+        self._answers.register(self.method_queue, select.POLLIN)
         super().run()
 
     def notify(self) -> None:
@@ -85,7 +110,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
     # Requests
 
     def enqueue_req(self, conn: Any) -> None:
-        """Have a request answered in its turn, or at once; if there is no room, it waits for what `_sweep` decides.
+        """Have a request answered in its turn, or at once; if there is no room, it waits.
 
         Once the threads are busy, health checks and scrapes go before all others.
         """
@@ -98,18 +123,26 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
             self._wait_for_data(conn)
         elif content == b"":
             self._let_go(conn)
-        elif self._in_flight < self.cfg.threads:
-            self._submit(conn)
         else:
+            conn.data_ready = True
             self._find_room(conn, overload.Beginning(content or b""))
 
     def _find_room(self, conn: Any, beginning: overload.Beginning) -> None:
-        if beginning.is_always_answered():
+        if self._in_flight < self.cfg.threads:
+            self._submit(conn)
+        elif beginning.is_always_answered():
             self._do_beside(conn, self.handle, conn)
-        elif self._in_flight < self._most_in_flight + (_MOST_BESIDE if beginning.only_waits() else 0):
+        elif self._room + (_MOST_BESIDE if beginning.only_waits() else 0) > 0:
             self._submit(conn)
         else:
-            self._crowd.append(conn)
+            self._crowd.append(_Waiting(beginning, conn.arrived, conn))
+
+    def _admit(self, waiting: _Waiting) -> None:
+        """Have a request answered that has waited for room."""
+        conn = waiting.conn or self._connect(waiting.descriptor, waiting.listener)
+        if conn is not None:
+            conn.arrived, conn.data_ready = waiting.arrived, True
+            self._submit(conn)
 
     def _let_go(self, conn: Any) -> None:
         # The client has left: that must not wait for a turn, nor count as a request under way.
@@ -138,22 +171,38 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
     # Connections
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Do what there is to do, and see who waits: one round."""
+        """Do what there is to do, and see who waits: one round of events."""
         if self.alive:
             self.set_accept_enabled(self._may_accept)
         looks, self._saw_somebody = self._accepting, False
-        super().wait_for_and_dispatch_events(min(timeout, self._seconds_until_look()))
+        timeout = min(timeout, self._seconds_until_look())
+        if self._too_many and self._crowd:
+            self._wait_for_room(timeout)
+        else:
+            super().wait_for_and_dispatch_events(timeout)
         while self._crowd and self._has_room:
-            self._submit(self._crowd.pop())  # the last first: the others have waited long, and may be refused soon
+            self._admit(self._crowd.pop())
         now = time.monotonic()
-        if looks and not self._saw_somebody and not self._crowd and not self._doomed:
+        if looks and not self._saw_somebody and not self._crowd:
             self._nobody_waited = now
         elif now >= self._nobody_waited + _PATIENCE_SECONDS:
-            self._sweep()
+            self._begin_round()
+
+    def _wait_for_room(self, timeout: float) -> None:
+        # Whoever comes meanwhile is looked at with all others in the next round: one by one would cost twice as much.
+        if self._answers.poll(math.ceil(1000 * timeout)):
+            self.method_queue.run_callbacks(None)
 
     @property
     def _has_room(self) -> bool:
-        return self._in_flight < self._most_in_flight
+        return self._room > 0
+
+    @property
+    def _room(self) -> int:
+        most = self._most_in_flight
+        if self._too_many:  # then those who are answered shall be answered soon
+            most = min(most, _MOST_A_THREAD * self.cfg.threads)
+        return most - self._in_flight
 
     @property
     def _may_accept(self) -> bool:
@@ -163,7 +212,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         """Return after how many seconds something is to do even if nothing happens."""
         at = math.inf
         looks_later = self._may_accept and not self._accepting
-        if looks_later or self._crowd or self._doomed:
+        if looks_later or self._crowd:
             at = self._nobody_waited + _PATIENCE_SECONDS
         if looks_later and self._has_room:
             at = min(at, self._next_look)
@@ -182,74 +231,93 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
 
     def accept_all(self, listener: Any) -> None:
         """Accept all of those who wait."""
-        while waiting := quick_sockets.accept(listener, _MOST_AT_ONCE):
-            for descriptor in waiting:
+        while accepted := quick_sockets.accept(listener, _MOST_AT_ONCE):
+            for descriptor in accepted:
                 self._enter(descriptor, listener)
 
     def _enter(self, descriptor: int, listener: Any) -> None:
+        self.nr_conns += 1
+        conn = self._connect(descriptor, listener)
+        if conn is not None:
+            self.enqueue_req(conn)
+
+    def _connect(self, descriptor: int, listener: Any) -> Any:
+        """Return a connection of Gunicorn's, which is counted already, or None if the client has left."""
         if listener not in self._names:
             self._names[listener] = listener.getsockname()
         sock = quick_sockets.Socket(fileno=descriptor)
         try:
-            conn = TConn(self.cfg, sock, sock.getpeername(), self._names[listener])
+            return TConn(self.cfg, sock, sock.getpeername(), self._names[listener])
         except OSError:
-            sock.close()  # the client has left
-            return
-        self.nr_conns += 1
-        self.enqueue_req(conn)
+            self.nr_conns -= 1
+            sock.close()
+            return None
 
     # Too many
 
-    def _sweep(self) -> None:
-        """Clear the queue: take the last of those who wait, while there is room, and refuse the others.
-
-        They are told with the next sweep, so that whoever asks again at once does not do so all the time.
-        """
-        self.refuse_the_doomed()
-        for conn in self._crowd:
-            self.nr_conns -= 1
-            descriptor = conn.sock.detach()
-            self._doomed.append((descriptor, overload.Beginning(quick_sockets.peek(descriptor) or b"")))
-        self._crowd.clear()
+    def _begin_round(self) -> None:
+        """Refuse those who have waited for long, and collect those who have come meanwhile."""
+        refused = self._take_who_waited()
+        if refused:
+            self._refuse(refused)
+        self._too_many = bool(refused)
         # First all are accepted, then looked at: meanwhile most of those that have just connected say something.
         listeners = self.sockets if self._may_accept else ()
-        waiting = [(each, one) for one in listeners for each in quick_sockets.accept(one, _MOST_AT_ONCE)]
-        for descriptor, listener in self._doom_most(waiting):
-            self._enter(descriptor, listener)
+        accepted = [(each, one) for one in listeners for each in quick_sockets.accept(one, _MOST_AT_ONCE)]
+        now = time.monotonic()
+        for descriptor, listener in accepted:
+            self._collect(descriptor, listener, now)
+        super().wait_for_and_dispatch_events(0)
+        while self._crowd and self._has_room:
+            self._admit(self._crowd.pop())
         self._nobody_waited = time.monotonic()
 
-    def _doom_most(self, waiting: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-        """Return those that can enter."""
-        room = self._most_in_flight - self._in_flight
-        entering = []
-        for descriptor, listener in reversed(waiting):
-            content = quick_sockets.peek(descriptor)
-            beginning = overload.Beginning(content or b"")
-            takes_no_room = not content or beginning.is_always_answered() or beginning.only_waits()
-            if takes_no_room or room > 0:
-                room -= not takes_no_room
-                entering.append((descriptor, listener))
-            else:
-                self._doomed.append((descriptor, beginning))
-        return entering
+    def _take_who_waited(self) -> list[_Waiting]:
+        long_ago, taken = time.monotonic() - _LEAST_WAIT_SECONDS, []
+        while self._crowd and self._crowd[0].arrived <= long_ago:
+            taken.append(self._crowd.popleft())
+        return taken
 
-    def refuse_the_doomed(self) -> None:
-        """Tell those for whom there was no room."""
-        if not self._doomed:
-            return
-        refused, self._doomed = self._doomed, []
-        services_of(self.app.wsgi()).metrics.errors.labels(Overloaded.code).inc(len(refused))  # before anybody is told
+    def _collect(self, descriptor: int, listener: Any, now: float) -> None:
+        content = quick_sockets.peek(descriptor)
+        beginning = overload.Beginning(content or b"")
+        if not content or beginning.goes_before_others():
+            self._enter(descriptor, listener)
+        else:
+            self.nr_conns += 1
+            self._crowd.append(_Waiting(beginning, now, descriptor=descriptor, listener=listener))
+
+    def _refuse(self, refused: list[_Waiting]) -> None:
+        # Before anybody is told: who is, and asks for the metrics, finds it counted.
+        services_of(self.app.wsgi()).metrics.errors.labels(Overloaded.code).inc(len(refused))
         self._unsaid += len(refused)
-        for descriptor, beginning in refused:
-            # Closing with unread bytes would take the answer back.
-            discarded = quick_sockets.discard(descriptor, _MOST_DISCARDED)
-            if discarded >= beginning.request_size():
-                quick_sockets.send_the_last(descriptor, beginning.refusal())
-            elif quick_sockets.send(descriptor, beginning.refusal()):
-                quick_sockets.end_sending(descriptor)
-                self._linger(quick_sockets.Socket(fileno=descriptor))
-            else:
-                os.close(descriptor)
+        self.nr_conns -= len(refused)
+        for waiting in refused:
+            descriptor = waiting.descriptor if waiting.conn is None else waiting.conn.sock.detach()
+            self._refuse_and_close(descriptor, waiting.beginning)
+
+    def _refuse_and_close(self, descriptor: int, beginning: overload.Beginning) -> None:
+        # Closing with unread bytes would take the answer back.
+        discarded = quick_sockets.discard(descriptor, _MOST_DISCARDED)
+        if discarded >= beginning.request_size():
+            quick_sockets.send_the_last(descriptor, self._refusal(beginning))
+        elif quick_sockets.send(descriptor, self._refusal(beginning)):
+            quick_sockets.end_sending(descriptor)
+            self._linger(quick_sockets.Socket(fileno=descriptor))
+        else:
+            os.close(descriptor)
+
+    def _refusal(self, beginning: overload.Beginning) -> bytes:
+        origin = beginning.origin() if self._origins else None  # looked for only where it counts
+        return beginning.refusal(self._headers_for(origin))
+
+    def _headers_for(self, origin: str | None) -> bytes:
+        if origin not in self._origins:
+            origin = None
+        if origin not in self._headers:
+            found = of_answer_without_application(self._origins, origin)
+            self._headers[origin] = "".join(f"{name}: {value}\r\n" for name, value in found.items()).encode("ascii")
+        return self._headers[origin]
 
     def _linger(self, sock: socket.socket) -> None:
         """Throw away what still comes of a refused request, for a moment, then close."""

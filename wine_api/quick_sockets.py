@@ -44,7 +44,9 @@ _DISCARD = socket.MSG_TRUNC | socket.MSG_DONTWAIT  # TCP throws away what it doe
 _SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 _SEND_WITH_WHAT_FOLLOWS = _SEND | socket.MSG_MORE
 _address = ctypes.create_string_buffer(128)
-_buffer = ctypes.create_string_buffer(_MOST_PEEKED)  # every byte is copied out before the next call
+_buffer = ctypes.create_string_buffer(
+    _MOST_PEEKED
+)  # of the main thread alone, which copies it out before the next call
 
 
 class Socket(socket.socket):
@@ -85,6 +87,13 @@ def peek(descriptor: int) -> bytes | None:
     if count >= 0:
         return ctypes.string_at(_buffer, count)
     return None if ctypes.get_errno() == errno.EAGAIN else b""
+
+
+def count_unread(descriptor: int) -> int:
+    """Return how many bytes have come and were not read."""
+    count = ctypes.c_int(0)
+    _ioctl(descriptor, termios.FIONREAD, ctypes.byref(count))
+    return count.value
 
 
 def discard(descriptor: int, most: int) -> int:

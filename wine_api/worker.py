@@ -14,7 +14,7 @@ import sklearn.ensemble  # noqa: F401  # most models need it: imported by the ma
 from gunicorn import util
 from gunicorn.http import errors as http_errors
 
-from wine_api import metrics
+from wine_api import metrics, quick_sockets
 from wine_api.admission import AdmittingWorker
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
 from wine_api.config import InvalidSetting, Settings
@@ -23,6 +23,7 @@ from wine_api.observability.request_log import RequestLog
 from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
 from wine_api.security import HOST_FILES, deadline, overload
 from wine_api.security.auth import build_authenticator
+from wine_api.security.headers import of_answer_without_application
 from wine_api.security.rate_limit import build_shared_counters
 from wine_api.services import Services, build_policy, services_of
 from wine_api.serving import files
@@ -30,6 +31,7 @@ from wine_api.serving import files
 logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 0.5
+_NO_PATIENCE_SECONDS = 0.001
 _MOVED = object()  # what is told of a request that another thread goes on with
 _METRICS = "metrics"  # in STATE_DIR: where the workers of this instance count together
 
@@ -231,16 +233,18 @@ class Worker(AdmittingWorker):
         super().set_accept_enabled(enabled)
         if self.alive:
             return
-        self.refuse_the_doomed()
-        for listener in self.sockets:
+        super().set_accept_enabled(False)  # the signal to stop may have come since
+        while self.sockets:
+            listener = self.sockets.pop()
             self.accept_all(listener)
             listener.close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer a request that the application never saw, or could not answer."""
         status, reason, code, detail = _describe(exc)
+        sent = dict(getattr(req, "headers", ()))  # none of a request that could not be read
         request = ObservedRequest(
-            request_id=valid_request_id(None),
+            request_id=valid_request_id(sent.get(REQUEST_ID_HEADER.upper())),
             method=str(getattr(req, "method", None) or "-"),
             path=shortened(str(getattr(req, "path", None) or "-")),
             client=addr[0] if addr else "",
@@ -250,15 +254,20 @@ class Worker(AdmittingWorker):
         )
         if status == 500:
             logger.error("request failed", exc_info=exc, extra={"request_id": request.request_id})
-        services_of(self.app.wsgi()).metrics.errors.labels(code).inc()
+        services = services_of(self.app.wsgi())
+        services.metrics.errors.labels(code).inc()
         RequestLog().write(request)
         body = problem_document(status, code, reason, detail, request.request_id)
-        head = (
-            f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {PROBLEM_MEDIA_TYPE}\r\n"
-            f"Content-Length: {len(body)}\r\n{REQUEST_ID_HEADER}: {request.request_id}\r\n\r\n"
-        )
+        headers = {
+            "Connection": "close",
+            "Content-Type": PROBLEM_MEDIA_TYPE,
+            "Content-Length": str(len(body)),
+            REQUEST_ID_HEADER: request.request_id,
+            **of_answer_without_application(services.settings.cors_origins, sent.get("ORIGIN")),
+        }
+        lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
         try:
-            util.write_nonblock(client, head.encode("latin-1") + body)
+            util.write_nonblock(client, "\r\n".join([*lines, "\r\n"]).encode("latin-1") + body)
             util.close_graceful(client, timeout=_LINGER_SECONDS)
         except OSError:
             logger.debug("client is gone")
@@ -271,9 +280,14 @@ class Worker(AdmittingWorker):
         """
         if keepalive is _MOVED:
             return _MOVED
-        if keepalive and conn.parser.finish_body(deadline=time.monotonic() + _LINGER_SECONDS):
+        patience = _LINGER_SECONDS if keepalive else _NO_PATIENCE_SECONDS
+        has_read_all = conn.parser.finish_body(deadline=time.monotonic() + patience)
+        if keepalive and has_read_all:
             return True
-        util.close_graceful(conn.sock, timeout=_LINGER_SECONDS)
+        if has_read_all and quick_sockets.count_unread(conn.sock.fileno()) == 0:
+            conn.sock.close()  # nothing unread could take the answer back: nobody has to wait for the client
+        else:
+            util.close_graceful(conn.sock, timeout=_LINGER_SECONDS)
         return False
 
 

@@ -20,6 +20,9 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes) -> dict[s
     assert problem["request_id"] == headers["X-Request-ID"]
     assert 0 < len(problem.get("errors", ["none"])) <= 20
     assert not [leak for leak in _LEAKS if leak in text]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     return problem
 
 

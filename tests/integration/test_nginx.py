@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.models import WINE
 from tests.server import ROOT, Caller, free_port, running_server, wait_until
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+SLOWHTTPTEST = shutil.which("slowhttptest")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx")
 BODY = json.dumps({"features": WINE}).encode()
 
@@ -72,6 +74,34 @@ def test_four_hundred_slow_clients_keep_nobody_else_waiting(proxy, beginning):
         statuses = [proxy.post("/predict", {"features": WINE}).status for _ in range(50)]
 
     assert statuses == [200] * 50
+
+
+@pytest.mark.skipif(SLOWHTTPTEST is None, reason="no slowhttptest")
+@pytest.mark.parametrize("attack", ["-H", "-B", "-X"], ids=["slow headers", "slow bodies", "slow reading"])
+def test_slowhttptest_keeps_nobody_else_waiting(proxy, attack):
+    """With 400 connections, of which nginx holds as many as the tool can keep up."""
+    slow = subprocess.Popen(
+        [SLOWHTTPTEST, attack, "-c", "400", "-r", "400", "-i", "5", "-l", "60", "-u", f"{proxy.url}/predict"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: connections_to(proxy) >= 300, "slow connections")
+        statuses = [proxy.post("/predict", {"features": WINE}).status for _ in range(50)]
+        held = connections_to(proxy)
+    finally:
+        slow.kill()
+        slow.wait()
+
+    assert statuses == [200] * 50
+    assert held >= 300
+
+
+def connections_to(caller: Caller) -> int:
+    """How many connections are open at the port of *caller*."""
+    local, established = f":{int(caller.url.rpartition(':')[2]):04X}", "01"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(fields[1].endswith(local) and fields[3] == established for fields in lines)
 
 
 def test_an_answer_comes_through_as_it_is(proxy):

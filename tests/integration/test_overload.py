@@ -20,6 +20,9 @@ BODY = json.dumps({"features": WINE}).encode()
 HEAD = b"POST /predict HTTP/1.1\r\nHost: wine\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(BODY)
 
 
+WHOLE = HEAD + b"\r\n" + BODY
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, published_models):
     """One worker that answers one request at a time, and lets one more wait."""
@@ -116,9 +119,6 @@ def test_a_large_body_is_refused_and_its_sender_gets_to_read_it(server: Server):
     assert answer.status == 503
 
 
-WHOLE = HEAD + b"\r\n" + BODY
-
-
 def test_who_is_refused_on_a_kept_connection_has_to_open_another_and_may_find_room(server: Server):
     with server.connected() as connection, filled(server):
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: wine\r\n\r\n")
@@ -127,6 +127,27 @@ def test_who_is_refused_on_a_kept_connection_has_to_open_another_and_may_find_ro
         answer = read_answer(connection)
 
         assert (answer.status, answer.headers["Connection"], connection.recv(1)) == (503, "close", b"")
+
+
+def test_who_leaves_while_waiting_takes_nobodys_place(server: Server):
+    with filled(server):
+        for _ in range(20):
+            with server.connected() as connection:
+                connection.sendall(WHOLE)
+
+    assert server.post("/predict", {"features": WINE}).status == 200
+
+
+def test_pages_of_allowed_origins_can_read_that_they_are_refused(tmp_path, published_models):
+    settings = {"MODEL_DIR": str(published_models.path), "WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}
+    origins = {"MAX_IN_FLIGHT": "2", "CORS_ORIGINS": "https://shop.example"}
+    with running_server(tmp_path, settings | origins) as server, filled(server):
+        allowed = refused(server, HEAD + b"Origin: https://shop.example\r\n\r\n" + BODY)
+        other = refused(server, HEAD + b"Origin: https://shop.example.evil.example\r\n\r\n" + BODY)
+
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+    assert "Access-Control-Allow-Origin" not in other.headers
+    assert allowed.headers["Vary"] == other.headers["Vary"] == "Origin"
 
 
 def test_a_crowd_is_refused_to_the_last_and_those_before_it_are_answered(server: Server):
@@ -183,6 +204,18 @@ def test_who_connects_and_says_nothing_takes_nobodys_place(server: Server):
             connections.enter_context(server.connected())
 
         assert server.post("/predict", {"features": WINE}).status == 200
+
+
+def test_who_does_not_close_after_the_last_answer_keeps_no_thread_from_others(server: Server):
+    last = HEAD + b"Connection: close\r\n\r\n" + BODY
+    began = time.monotonic()
+    with ExitStack() as connections:
+        for _ in range(20):
+            connection = connections.enter_context(server.connected())
+            connection.sendall(last)
+            assert read_answer(connection).status == 200
+
+    assert time.monotonic() - began < 5  # half a second for each, where a thread waits for the client
 
 
 def test_a_silent_connection_does_not_keep_a_worker_from_stopping(tmp_path, published_models):

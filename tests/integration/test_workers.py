@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.models import WINE, ModelFolder
-from tests.server import Answer, Server, read_answer, running_server, start_server, wait_until
+from tests.server import ROOT, Answer, Server, ended_at_last, read_answer, running_server, start_server, wait_until
 
 BODY = json.dumps({"features": WINE}).encode()
 SUCCESSES = 'wine_predictions_total{endpoint="predict",outcome="success"}'
@@ -128,7 +128,6 @@ def test_finishes_what_is_under_way_when_it_is_stopped_and_is_not_ready_meanwhil
         answer = wait_until(lambda: not_ready(ask_for_readiness(prober)), "readiness to end")
 
         assert answer.json == {"status": "draining"}
-        server.wait_for_line("Worker exiting")
         assert finish_request(connection).status == 200
         assert server.wait_for_end() == 0
 
@@ -205,6 +204,42 @@ def test_who_connects_later_is_refused_and_not_kept_waiting(tmp_path, served):
 
         assert finish_request(connection).status == 200
         assert server.wait_for_end() == 0
+
+
+# Sends the signal at the worst moment: the worker has just begun to look for connections.
+STOPPED_WHILE_IT_BEGINS = """
+import os, runpy, signal
+from pathlib import Path
+from wine_api.admission import AdmittingWorker
+
+globals().update(runpy.run_path({configuration!r}))
+begin, once = AdmittingWorker.set_accept_enabled, Path({once!r})
+
+def set_accept_enabled(self, enabled):
+    begin(self, enabled)
+    if self._accepting and once.exists():
+        once.unlink()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+AdmittingWorker.set_accept_enabled = set_accept_enabled
+"""
+
+
+def test_a_worker_can_be_stopped_at_the_moment_at_which_it_begins_to_accept(tmp_path, served):
+    once, configuration = tmp_path / "once", str(ROOT / "gunicorn.conf.py")
+    (tmp_path / "gunicorn.conf.py").write_text(
+        STOPPED_WHILE_IT_BEGINS.format(configuration=configuration, once=str(once))
+    )
+    (tmp_path / "wsgi.py").write_text((ROOT / "wsgi.py").read_text())
+    once.touch()
+
+    with ended_at_last(start_server(tmp_path, served | {"WEB_CONCURRENCY": "1"}, cwd=tmp_path)) as server:
+        wait_until(lambda: not once.exists(), "the signal")
+        server.wait_for("/health/ready")
+
+        assert predict(server).status == 200
+        assert server.wait_for_line("Worker exiting")
+        assert not [line for line in server.lines() if line["level"] in ("ERROR", "CRITICAL")]
 
 
 def refuses(server: Server) -> bool:

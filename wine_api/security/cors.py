@@ -17,6 +17,13 @@ _ANSWER_HEADERS = "RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 _PREFLIGHT_SECONDS = "600"  # for which a browser may remember the answer
 
 
+def headers_for(origins: Collection[str], origin: str | None) -> dict[str, str]:
+    """Return the headers that let a page of *origin* read an answer, if it is one of *origins*."""
+    if origin is None or origin not in origins:
+        return {}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": _ANSWER_HEADERS}
+
+
 def init_app(app: Flask, origins: Collection[str]) -> None:
     """Let pages of *origins* call *app*. Must come before anything asks for credentials: a preflight has none."""
     if not origins:
@@ -35,7 +42,5 @@ def init_app(app: Flask, origins: Collection[str]) -> None:
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        if (origin := request.headers.get("Origin")) in origins:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = _ANSWER_HEADERS
+        response.headers.update(headers_for(origins, request.headers.get("Origin")))
         return response

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from wine_api.security import cors
 from wine_api.security.rate_limit import STANDING
 
 if TYPE_CHECKING:
@@ -19,6 +20,18 @@ _NOTHING = (_POLICY, "default-src 'none'; frame-ancestors 'none'")
 _TLS_ONLY = ("Strict-Transport-Security", "max-age=31536000")
 
 
+def of_answer_without_application(origins: Collection[str], origin: str | None) -> dict[str, str]:
+    """Return the headers of an answer, for a page of *origin*, that the application has no part in.
+
+    *origins* are those whose pages may read answers. Whether the caller came by TLS, only the application knows.
+    """
+    return dict([*_always(depends_on_origin=bool(origins)), _NOTHING]) | cors.headers_for(origins, origin)
+
+
+def _always(*, depends_on_origin: bool) -> tuple[tuple[str, str], ...]:
+    return (*_ALWAYS, ("Vary", "Origin")) if depends_on_origin else _ALWAYS
+
+
 class SafeHeaders:
     """WSGI middleware that adds the headers.
 
@@ -30,7 +43,7 @@ class SafeHeaders:
     def __init__(self, application: WSGIApplication, limit_policy: str | None, *, depends_on_origin: bool) -> None:
         self._application = application
         self._limit_policy = limit_policy
-        self._always = (*_ALWAYS, ("Vary", "Origin")) if depends_on_origin else _ALWAYS
+        self._always = _always(depends_on_origin=depends_on_origin)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""

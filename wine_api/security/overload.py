@@ -21,6 +21,7 @@ _ALWAYS_ANSWERED = re.compile(rb"(?:GET|HEAD) /(?:health(?:/live|/ready)?|metric
 WAITING = {"/model/reload": "POST", "/model/rollback": "POST", "/model/versions": "GET"}
 _ONLY_WAITS = re.compile("(?:{})[ ?]".format("|".join(f"{method} {path}" for path, method in WAITING.items())).encode())
 _REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127})[ \t]*\r\n", re.IGNORECASE)
+_ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]{1,300})[ \t]*\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 
 _BODY = (
@@ -29,7 +30,7 @@ _BODY = (
 ) % {b"code": Overloaded.code.encode(), b"title": Overloaded.title.encode(), b"detail": _DETAIL.encode()}
 _HEAD = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-    b"Retry-After: %d\r\nX-Content-Type-Options: nosniff\r\nContent-Length: %%d\r\nX-Request-ID: %%b\r\n\r\n"
+    b"Retry-After: %d\r\n%%bContent-Length: %%d\r\nX-Request-ID: %%b\r\n\r\n"
 ) % RETRY_SECONDS
 
 
@@ -50,6 +51,12 @@ class Beginning:
         """Whether the request takes little of the processor, so that more of them can be under way."""
         return _ONLY_WAITS.match(self._content) is not None
 
+    def goes_before_others(self) -> bool:
+        """Whether the request needs no room among those that are computed."""
+        if self._content.startswith(b"POST /predict"):  # nearly all, so they are not looked at twice
+            return False
+        return self.is_always_answered() or self.only_waits()
+
     def request_size(self) -> float:
         """Return of how many bytes the request consists, as far as its headers tell; else infinity."""
         if self._head_end < 0 or b"transfer-encoding" in self._content[: self._head_end].lower():
@@ -57,11 +64,18 @@ class Beginning:
         found = _LENGTH.search(self._content, 0, self._head_end + 2)
         return self._head_end + 4 + (int(found[1]) if found else 0)
 
-    def refusal(self) -> bytes:
-        """Return the whole answer to the request."""
-        end = self._head_end + 2 if self._head_end >= 0 else len(self._content)
-        found = _REQUEST_ID.search(self._content, 0, end)
+    def origin(self) -> str | None:
+        """Return the origin of the web page that sent the request."""
+        found = _ORIGIN.search(self._content, 0, self._headers_end())
+        return None if found is None else found[1].decode("ascii")
+
+    def refusal(self, headers: bytes = b"") -> bytes:
+        """Return the whole answer to the request, with *headers*."""
+        found = _REQUEST_ID.search(self._content, 0, self._headers_end())
         request_id = found[1] if found else b"%032x" % random.getrandbits(128)  # nosec B311
         body = _BODY % request_id
-        head = _HEAD % (len(body), request_id)
+        head = _HEAD % (headers, len(body), request_id)
         return head if self._content.startswith(b"HEAD ") else head + body
+
+    def _headers_end(self) -> int:
+        return self._head_end + 2 if self._head_end >= 0 else len(self._content)
