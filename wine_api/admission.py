@@ -77,7 +77,6 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self._too_many = False  # as the last round has found
         self._saw_somebody = False  # at a listener, in this round of events
         self._nobody_waited = self._next_look = time.monotonic()
-        self._names: dict[Any, Any] = {}  # of the listeners, as they do not change
         self._headers: dict[str | None, bytes] = {}  # of refusals, by the origin of the page
         self._unsaid = 0  # refusals that are not in the log yet
         self._next_refusal_line = 0.0
@@ -98,6 +97,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.close()  # type: ignore[has-type]
         self.poller = quick_sockets.Poller()
         self._answers.register(self.method_queue, select.POLLIN)
+        self._names = {listener: listener.getsockname() for listener in self.sockets}  # which do not change
         super().run()
 
     def notify(self) -> None:
@@ -137,12 +137,14 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         else:
             self._crowd.append(_Waiting(beginning, conn.arrived, conn))
 
-    def _admit(self, waiting: _Waiting) -> None:
-        """Have a request answered that has waited for room."""
-        conn = waiting.conn or self._connect(waiting.descriptor, waiting.listener)
-        if conn is not None:
-            conn.arrived, conn.data_ready = waiting.arrived, True
-            self._submit(conn)
+    def _fill_room(self) -> None:
+        """Have requests answered that have waited for room: the last first, who has waited least."""
+        while self._crowd and self._has_room:
+            waiting = self._crowd.pop()
+            conn = waiting.conn or self._connect(waiting.descriptor, waiting.listener)
+            if conn is not None:
+                conn.arrived, conn.data_ready = waiting.arrived, True
+                self._submit(conn)
 
     def _let_go(self, conn: Any) -> None:
         # The client has left: that must not wait for a turn, nor count as a request under way.
@@ -180,8 +182,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
             self._wait_for_room(timeout)
         else:
             super().wait_for_and_dispatch_events(timeout)
-        while self._crowd and self._has_room:
-            self._admit(self._crowd.pop())
+        self._fill_room()
         now = time.monotonic()
         if looks and not self._saw_somebody and not self._crowd:
             self._nobody_waited = now
@@ -243,8 +244,6 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
 
     def _connect(self, descriptor: int, listener: Any) -> Any:
         """Return a connection of Gunicorn's, which is counted already, or None if the client has left."""
-        if listener not in self._names:
-            self._names[listener] = listener.getsockname()
         sock = quick_sockets.Socket(fileno=descriptor)
         try:
             return TConn(self.cfg, sock, sock.getpeername(), self._names[listener])
@@ -268,8 +267,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         for descriptor, listener in accepted:
             self._collect(descriptor, listener, now)
         super().wait_for_and_dispatch_events(0)
-        while self._crowd and self._has_room:
-            self._admit(self._crowd.pop())
+        self._fill_room()
         self._nobody_waited = time.monotonic()
 
     def _take_who_waited(self) -> list[_Waiting]:
