@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 0.015  # so long may somebody have waited, all the time, before there are too many; and a round
 _LEAST_WAIT_SECONDS = 0.01  # nobody is refused who has not waited for so long: room may be found in a moment
-_MOST_A_THREAD = 3  # requests under way when there are too many: enough for the threads while others are refused
+_MOST_A_THREAD = 2  # requests under way when there are too many: enough for the threads while others are refused
 _STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
 _MOST_AT_ONCE = 512  # connections that are accepted together: some ten milliseconds of work
 _MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
