@@ -44,9 +44,8 @@ _DISCARD = socket.MSG_TRUNC | socket.MSG_DONTWAIT  # TCP throws away what it doe
 _SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 _SEND_WITH_WHAT_FOLLOWS = _SEND | socket.MSG_MORE
 _address = ctypes.create_string_buffer(128)
-_buffer = ctypes.create_string_buffer(
-    _MOST_PEEKED
-)  # of the main thread alone, which copies it out before the next call
+# Of the main thread alone, which copies every byte out before the next call.
+_buffer = ctypes.create_string_buffer(_MOST_PEEKED)
 
 
 class Socket(socket.socket):

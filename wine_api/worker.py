@@ -31,7 +31,7 @@ from wine_api.serving import files
 logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 0.5
-_NO_PATIENCE_SECONDS = 0.001
+_NO_PATIENCE_SECONDS = 0.001  # enough to see that a body was read to its end
 _MOVED = object()  # what is told of a request that another thread goes on with
 _METRICS = "metrics"  # in STATE_DIR: where the workers of this instance count together
 
@@ -280,14 +280,22 @@ class Worker(AdmittingWorker):
         """
         if keepalive is _MOVED:
             return _MOVED
-        patience = _LINGER_SECONDS if keepalive else _NO_PATIENCE_SECONDS
-        has_read_all = conn.parser.finish_body(deadline=time.monotonic() + patience)
+        has_read_all = _finish_body(conn, _LINGER_SECONDS if keepalive else _NO_PATIENCE_SECONDS)
         if keepalive and has_read_all:
             return True
         if has_read_all and quick_sockets.count_unread(conn.sock.fileno()) == 0:
             conn.sock.close()  # nothing unread could take the answer back: nobody has to wait for the client
         else:
             util.close_graceful(conn.sock, timeout=_LINGER_SECONDS)
+        return False
+
+
+def _finish_body(conn: Any, seconds: float) -> bool:
+    """Whether what was left of the request's body could be read in *seconds*; its request is answered already."""
+    try:
+        return bool(conn.parser.finish_body(deadline=time.monotonic() + seconds))
+    except Exception:  # malformed, or the client is gone: a second answer would be taken for that to another request
+        logger.debug("the rest of a body was not read", exc_info=True)
         return False
 
 

@@ -49,6 +49,17 @@ def test_a_body_in_any_other_transfer_coding_is_refused(server: Server, headers,
     assert read_problem(answer.status, answer.headers, answer.body)["code"] == "unsupported_media_type"
 
 
+@pytest.mark.parametrize("connection", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_a_refused_request_gets_one_answer_however_its_body_goes_on(server: Server, connection):
+    head = HEAD.replace(b"/predict", b"/nowhere") + connection + b"Transfer-Encoding: chunked\r\n\r\n"
+    with server.connected() as client:
+        client.sendall(head + b"no chunk\r\n" * 3)
+        received = b"".join(iter(lambda: client.recv(4096), b""))
+
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 404 ")
+
+
 @pytest.mark.parametrize(
     ("headers", "is_tls"),
     [
