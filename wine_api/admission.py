@@ -2,16 +2,17 @@
 
 Those that nobody has accepted yet wait in a queue that all workers of the host share. A worker with enough to do takes
 from it slowly, so that others are faster. When somebody has waited all the time for a while, more comes than can be
-answered: then the worker goes in rounds. In each it refuses all who have waited since the round before, and collects
-those who have come; as it finds room meanwhile, it takes from these the last ones first, who have waited least. To
-refuse many at a time costs a third of refusing them one by one, and those who ask again at once can do so a few dozen
-times a second only.
+answered: then the worker goes in rounds. In each it refuses those who have waited for two rounds, and collects those
+who have come; from these a thread takes one after the other meanwhile, the last first, who has waited least. To refuse
+many at a time costs a third of refusing them one by one, and those who ask again at once can do so a few dozen times a
+second only.
 
-All of this runs on the worker's main thread, so nothing here may wait.
+All of this runs on the worker's main thread, where nothing may wait; only `_answer` and what it calls run on others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ import select
 import selectors
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,10 +29,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
-
-from wine_api import quick_sockets
+from wine_api import native_threads, quick_sockets
 from wine_api.config import Settings
+from wine_api.connections import Connection, ConnectionsWorker
 from wine_api.errors import Overloaded
 from wine_api.security import overload
 from wine_api.security.headers import of_answer_without_application
@@ -38,13 +39,14 @@ from wine_api.services import services_of
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 0.015  # so long may somebody have waited, all the time, before there are too many; and a round
-_LEAST_WAIT_SECONDS = 0.01  # nobody is refused who has not waited for so long: room may be found in a moment
-_MOST_A_THREAD = 2  # requests under way when there are too many: enough for the threads while others are refused
+_PATIENCE_SECONDS = 0.008  # so long may somebody have waited, all the time, before there are too many; and a round
+_REFUSED_AFTER_SECONDS = 0.016  # by the beginning of a round; until then room may be found
+_LEAST_COMPUTED_SECONDS = 0.0015  # in a round: a thread that computes less waits for something else
 _STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
 _MOST_AT_ONCE = 512  # connections that are accepted together: some ten milliseconds of work
 _MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
 _LINGER_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 1.0  # of the threads, while those who waited are refused
 _SWITCH_SECONDS = 0.0005  # Python's own is 5 ms
 _MOST_BESIDE = 128  # requests that only wait, and health checks, in one worker; others wait for those before them
 _NOTIFY_SECONDS = 1.0
@@ -64,15 +66,49 @@ class _Waiting:
     listener: Any = None
 
 
-class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
+class _Turn:
+    """What a thread answers: the request on *conn*, and when there are too many, one after the other.
+
+    It *is stuck* if the thread has computed next to nothing in the last round: its body does not come, say.
+    """
+
+    __slots__ = ("_clock", "_computed", "conn", "is_stuck")
+
+    def __init__(self, conn: Any) -> None:
+        self.conn = conn
+        self.is_stuck = False
+        self._clock: int | None = None  # of what the thread computes, once there is one
+        self._computed = 0.0
+
+    def begin(self) -> None:
+        """Begin, on the thread that calls."""
+        self._computed = time.thread_time()
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+
+    def look(self) -> None:
+        """See whether the thread is stuck: once a round."""
+        before = self._computed
+        if self._clock is not None:
+            self._computed = time.clock_gettime(self._clock)
+        self.is_stuck = self._computed - before < _LEAST_COMPUTED_SECONDS
+
+
+class AdmittingWorker(ConnectionsWorker):
     """Gunicorn's threaded worker, with an end to what it takes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = Settings.from_environ()
         self._most_in_flight = settings.max_in_flight
+        self._threads: int = self.cfg.threads
+        # Threads that take by themselves when there are too many: more would only fight for the processor.
+        self._takers = min(native_threads.threads() or 1, self._threads)
         self._origins = settings.cors_origins
-        self._in_flight = 0
+        self._turns: set[_Turn] = set()
+        self._stuck = 0  # so many of them, in the last round
+        self._may_take = threading.Event()
+        self._may_take.set()
+        self._answered: deque[tuple[Any, Future[Any]]] = deque()  # that the main thread has not seen yet
         self._crowd: deque[_Waiting] = deque()  # in the order in which they have come
         self._too_many = False  # as the last round has found
         self._saw_somebody = False  # at a listener, in this round of events
@@ -115,11 +151,13 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         Once the threads are busy, health checks and scrapes go before all others.
         """
         conn.arrived = time.monotonic()
-        if self._in_flight < self.cfg.threads and (conn.initialized or conn.data_ready):
+        if self._has_free_thread and (conn.initialized or conn.data_ready):
             self._submit(conn)  # the usual way looks at nothing
             return
-        content = quick_sockets.peek(conn.sock.fileno())
-        if content is None and not conn.initialized:
+        content = conn.peek()
+        if content is None and conn.initialized:
+            self.rest(conn)
+        elif content is None:
             self._wait_for_data(conn)
         elif content == b"":
             self._let_go(conn)
@@ -128,7 +166,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
             self._find_room(conn, overload.Beginning(content or b""))
 
     def _find_room(self, conn: Any, beginning: overload.Beginning) -> None:
-        if self._in_flight < self.cfg.threads:
+        if self._has_free_thread:
             self._submit(conn)
         elif beginning.is_always_answered():
             self._do_beside(conn, self.handle, conn)
@@ -138,13 +176,21 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
             self._crowd.append(_Waiting(beginning, conn.arrived, conn))
 
     def _fill_room(self) -> None:
-        """Have requests answered that have waited for room: the last first, who has waited least."""
-        while self._crowd and self._has_room:
-            waiting = self._crowd.pop()
+        """Have requests answered that have waited for room."""
+        while self._has_room and (conn := self._next_waiting()) is not None:
+            self._submit(conn)
+
+    def _next_waiting(self) -> Any:
+        """Return the connection of the last who came, who has waited least, or None if nobody waits."""
+        while True:
+            try:
+                waiting = self._crowd.pop()
+            except IndexError:  # another thread was faster
+                return None
             conn = waiting.conn or self._connect(waiting.descriptor, waiting.listener)
             if conn is not None:
                 conn.arrived, conn.data_ready = waiting.arrived, True
-                self._submit(conn)
+                return conn
 
     def _let_go(self, conn: Any) -> None:
         # The client has left: that must not wait for a turn, nor count as a request under way.
@@ -158,17 +204,46 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def _submit(self, conn: Any) -> None:
-        self._in_flight += 1
-        done = self.tpool.submit(self.handle, conn)
-        done.add_done_callback(lambda done: self.method_queue.defer(self._finish, conn, done))
+        turn = _Turn(conn)
+        self._turns.add(turn)
+        done = self.tpool.submit(self._answer, turn)
+        done.add_done_callback(lambda done: self.method_queue.defer(self._finish, turn, done))
+
+    def _answer(self, turn: _Turn) -> Any:
+        """Answer the request of *turn*, on another thread, and others after it; return what became of the last.
+
+        Each on its own would need the main thread before and after it, which has enough to do.
+        """
+        turn.begin()
+        while True:
+            answered = self.handle(turn.conn)
+            following = self._next_waiting() if self._may_go_on() else None
+            if following is None:
+                return answered
+            done: Future[Any] = Future()
+            done.set_result(answered)
+            self._answered.append((turn.conn, done))
+            turn.conn = following
+
+    def _may_go_on(self) -> bool:
+        """Whether the thread that asks, which has answered, shall take another request."""
+        if not self._too_many or len(self._turns) - self._stuck > self._takers:
+            return False
+        # Who refuses gets the interpreter for itself: in turns it would take twice as long, and refuse too late.
+        return self._may_take.wait(_LONGEST_PAUSE_SECONDS)
 
     def _do_beside(self, conn: Any, work: Callable[..., Any], *args: Any) -> None:
         done = self._beside.submit(work, *args)
         done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
-    def _finish(self, conn: Any, done: Future[Any]) -> None:
-        self._in_flight -= 1
-        self.finish_request(conn, done)
+    def _finish(self, turn: _Turn, done: Future[Any]) -> None:
+        self._turns.discard(turn)
+        self._stuck -= turn.is_stuck
+        self.finish_request(turn.conn, done)
+
+    def _finish_answered(self) -> None:
+        while self._answered:
+            self.finish_request(*self._answered.popleft())
 
     # Connections
 
@@ -182,17 +257,26 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
             self._wait_for_room(timeout)
         else:
             super().wait_for_and_dispatch_events(timeout)
+        self._finish_answered()
         self._fill_room()
         now = time.monotonic()
-        if looks and not self._saw_somebody and not self._crowd:
+        if looks and not self._too_many and not self._saw_somebody and not self._crowd:
             self._nobody_waited = now
         elif now >= self._nobody_waited + _PATIENCE_SECONDS:
-            self._begin_round()
+            self._may_take.clear()
+            try:
+                self._begin_round()
+            finally:
+                self._may_take.set()
 
     def _wait_for_room(self, timeout: float) -> None:
         # Whoever comes meanwhile is looked at with all others in the next round: one by one would cost twice as much.
         if self._answers.poll(math.ceil(1000 * timeout)):
             self.method_queue.run_callbacks(None)
+
+    @property
+    def _has_free_thread(self) -> bool:
+        return not self._too_many and len(self._turns) < self._threads
 
     @property
     def _has_room(self) -> bool:
@@ -202,8 +286,8 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
     def _room(self) -> int:
         most = self._most_in_flight
         if self._too_many:  # then those who are answered shall be answered soon
-            most = min(most, _MOST_A_THREAD * self.cfg.threads)
-        return most - self._in_flight
+            most = min(most, self._threads, self._takers + self._stuck)
+        return most - len(self._turns)
 
     @property
     def _may_accept(self) -> bool:
@@ -213,7 +297,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         """Return after how many seconds something is to do even if nothing happens."""
         at = math.inf
         looks_later = self._may_accept and not self._accepting
-        if looks_later or self._crowd:
+        if looks_later or self._too_many or self._crowd:
             at = self._nobody_waited + _PATIENCE_SECONDS
         if looks_later and self._has_room:
             at = min(at, self._next_look)
@@ -228,7 +312,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self._saw_somebody = True
         for descriptor in quick_sockets.accept(listener, 1):
             self._enter(descriptor, listener)
-        self._next_look = time.monotonic() + (self._in_flight + len(self.pending_conns)) * _STEP_SECONDS
+        self._next_look = time.monotonic() + (len(self._turns) + len(self.pending_conns)) * _STEP_SECONDS
 
     def accept_all(self, listener: Any) -> None:
         """Accept all of those who wait."""
@@ -238,28 +322,34 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
 
     def _enter(self, descriptor: int, listener: Any) -> None:
         self.nr_conns += 1
-        conn = self._connect(descriptor, listener)
-        if conn is not None:
+        if (conn := self._connect(descriptor, listener)) is not None:
             self.enqueue_req(conn)
 
     def _connect(self, descriptor: int, listener: Any) -> Any:
         """Return a connection of Gunicorn's, which is counted already, or None if the client has left."""
         sock = quick_sockets.Socket(fileno=descriptor)
         try:
-            return TConn(self.cfg, sock, sock.getpeername(), self._names[listener])
+            return Connection(self.cfg, sock, sock.getpeername(), self._names[listener])
         except OSError:
-            self.nr_conns -= 1
             sock.close()
+            self.method_queue.defer(self._count_out)
             return None
+
+    def _count_out(self) -> None:
+        self.nr_conns -= 1
 
     # Too many
 
     def _begin_round(self) -> None:
         """Refuse those who have waited for long, and collect those who have come meanwhile."""
+        self._finish_answered()
         refused = self._take_who_waited()
         if refused:
             self._refuse(refused)
-        self._too_many = bool(refused)
+        self._too_many = bool(refused or (self._too_many and self._crowd))
+        for turn in self._turns:
+            turn.look()
+        self._stuck = sum(turn.is_stuck for turn in self._turns)
         # First all are accepted, then looked at: meanwhile most of those that have just connected say something.
         listeners = self.sockets if self._may_accept else ()
         accepted = [(each, one) for one in listeners for each in quick_sockets.accept(one, _MOST_AT_ONCE)]
@@ -271,9 +361,11 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self._nobody_waited = time.monotonic()
 
     def _take_who_waited(self) -> list[_Waiting]:
-        long_ago, taken = time.monotonic() - _LEAST_WAIT_SECONDS, []
-        while self._crowd and self._crowd[0].arrived <= long_ago:
-            taken.append(self._crowd.popleft())
+        long_ago, taken = time.monotonic() - _REFUSED_AFTER_SECONDS, []
+        with contextlib.suppress(IndexError):  # threads take from the other end
+            while (waiting := self._crowd.popleft()).arrived <= long_ago:
+                taken.append(waiting)
+            self._crowd.appendleft(waiting)
         return taken
 
     def _collect(self, descriptor: int, listener: Any, now: float) -> None:
@@ -291,7 +383,7 @@ class AdmittingWorker(ThreadWorker):  # type: ignore[misc]
         self._unsaid += len(refused)
         self.nr_conns -= len(refused)
         for waiting in refused:
-            descriptor = waiting.descriptor if waiting.conn is None else waiting.conn.sock.detach()
+            descriptor = waiting.descriptor if waiting.conn is None else waiting.conn.detach()
             self._refuse_and_close(descriptor, waiting.beginning)
 
     def _refuse_and_close(self, descriptor: int, beginning: overload.Beginning) -> None:

@@ -43,7 +43,7 @@ _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _DISCARD = socket.MSG_TRUNC | socket.MSG_DONTWAIT  # TCP throws away what it does not copy
 _SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 _SEND_WITH_WHAT_FOLLOWS = _SEND | socket.MSG_MORE
-_address = ctypes.create_string_buffer(128)
+_MOST_OF_ADDRESS = 128  # bytes: struct sockaddr_storage
 # Of the main thread alone, which copies every byte out before the next call.
 _buffer = ctypes.create_string_buffer(_MOST_PEEKED)
 
@@ -57,10 +57,11 @@ class Socket(socket.socket):
 
     def getpeername(self) -> tuple[Any, ...]:
         """Return the address of the client. Raises OSError if it has left."""
-        size = ctypes.c_uint32(len(_address))
-        if _getpeername(self.fileno(), _address, ctypes.byref(size)) < 0:
+        found = ctypes.create_string_buffer(_MOST_OF_ADDRESS)
+        size = ctypes.c_uint32(len(found))
+        if _getpeername(self.fileno(), found, ctypes.byref(size)) < 0:
             raise OSError(ctypes.get_errno(), "getpeername")
-        address = _address.raw  # struct sockaddr_in or sockaddr_in6
+        address = found.raw  # struct sockaddr_in or sockaddr_in6
         port = int.from_bytes(address[2:4], "big")
         if self.family == socket.AF_INET:
             return socket.inet_ntop(socket.AF_INET, address[4:8]), port
@@ -130,13 +131,26 @@ class Poller:
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """Begin to look at *fileobj*, of which *events* can only be `EVENT_READ`. Raises OSError."""
+        return self._add(fileobj, select.EPOLLIN, events, data)
+
+    def watch(self, fileobj: Any, data: Any) -> selectors.SelectorKey:
+        """Begin to look at *fileobj*, and tell once of each arrival, whether it is read or not. Raises OSError."""
+        return self._add(fileobj, select.EPOLLIN | select.EPOLLET, selectors.EVENT_READ, data)
+
+    def _add(self, fileobj: Any, flags: int, events: int, data: Any) -> selectors.SelectorKey:
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        event = _Event(select.EPOLLIN, descriptor)
+        event = _Event(flags, descriptor)
         if _epoll_ctl(self._epoll.fileno(), _CTL_ADD, descriptor, ctypes.byref(event)) < 0:
             number = ctypes.get_errno()
             raise OSError(number, errno.errorcode.get(number, "epoll_ctl"))
         key = self._keys[descriptor] = selectors.SelectorKey(fileobj, descriptor, events, data)
         return key
+
+    def forget(self, key: selectors.SelectorKey) -> None:
+        """Look no more at what *key* is of, which may be closed: then another one may have its descriptor."""
+        if self._keys.get(key.fd) is key:
+            del self._keys[key.fd]
+            _epoll_ctl(self._epoll.fileno(), _CTL_DEL, key.fd, ctypes.byref(_Event()))
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         """Look at it no more. Raises KeyError if nobody did."""

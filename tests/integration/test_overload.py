@@ -6,6 +6,7 @@ import json
 import select
 import signal
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -161,6 +162,46 @@ def test_a_crowd_is_refused_to_the_last_and_those_before_it_are_answered(server:
     assert {answer.status for answer in refusals} == {503}
     assert len({answer.request_id for answer in refusals}) == 200
     assert [answer.status for answer in answers] == [200, 200]
+
+
+def test_bodies_that_do_not_come_keep_nobody_else_from_being_answered_in_an_overload(tmp_path, published_models):
+    settings = {"MODEL_DIR": str(published_models.path), "WEB_CONCURRENCY": "1", "WEB_THREADS": "4"}
+    with ExitStack() as connections, running_server(tmp_path, settings) as server:
+        slow = [connections.enter_context(server.connected()) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(HEAD + b"\r\n" + BODY[:-1])
+        # Health goes on too: what is metered here itself counts as one.
+        wait_until(lambda: server.metric("wine_requests_in_flight") == 4, "all three to be under way")
+        statuses = Counter(crowding(server, clients=60, until=200))
+        answers = finish(slow)
+
+    assert statuses[200] >= 200
+    assert statuses.keys() == {200, 503}
+    assert [answer.status for answer in answers] == [200, 200, 200]
+
+
+def crowding(server: Server, *, clients: int, until: int):
+    """Have so many clients ask again and again, on kept connections while they can, until so many were answered 200.
+
+    Yields each status. Each client is answered at last, or this raises.
+    """
+    answered = 0
+    with ExitStack() as connections:
+        asking = [connections.enter_context(server.connected()) for _ in range(clients)]
+        for connection in asking:
+            connection.sendall(WHOLE)
+        while asking:
+            ready = select.select(asking, [], [], 10)[0]
+            assert ready, f"{len(asking)} clients wait in vain"
+            for connection in ready:
+                answer = read_answer(connection)
+                yield answer.status
+                answered += answer.status == 200
+                asking.remove(connection)
+                if answered < until:
+                    following = connection if answer.status == 200 else connections.enter_context(server.connected())
+                    following.sendall(WHOLE)
+                    asking.append(following)
 
 
 def test_who_waits_when_a_worker_is_told_to_stop_is_answered_or_refused_not_reset(tmp_path, published_models):
