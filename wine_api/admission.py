@@ -7,7 +7,7 @@ who have come; from these a thread takes one after the other meanwhile, the last
 many at a time costs a third of refusing them one by one, and those who ask again at once can do so a few dozen times a
 second only.
 
-All of this runs on the worker's main thread, where nothing may wait; only `_answer` and what it calls run on others.
+All of this runs on the worker's main thread, where nothing may wait, except for `_answer` and what that calls.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from functools import partial
 from typing import Any
 
 from wine_api import native_threads, quick_sockets
+from wine_api.busy_threads import BusyThreads
 from wine_api.config import Settings
 from wine_api.connections import Connection, ConnectionsWorker
 from wine_api.errors import Overloaded
@@ -41,7 +42,8 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 0.008  # so long may somebody have waited, all the time, before there are too many; and a round
 _REFUSED_AFTER_SECONDS = 0.016  # by the beginning of a round; until then room may be found
-_LEAST_COMPUTED_SECONDS = 0.0015  # in a round: a thread that computes less waits for something else
+_BUSY_ENOUGH = 0.85  # of the time of a processor: then one more thread would not answer more
+_TRY_FEWER_AFTER_SECONDS = 1.0
 _STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
 _MOST_AT_ONCE = 512  # connections that are accepted together: some ten milliseconds of work
 _MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
@@ -66,31 +68,11 @@ class _Waiting:
     listener: Any = None
 
 
+@dataclass(slots=True, eq=False)
 class _Turn:
-    """What a thread answers: the request on *conn*, and when there are too many, one after the other.
+    """What a thread answers: the request on *conn*, and when there are too many, one after the other."""
 
-    It *is stuck* if the thread has computed next to nothing in the last round: its body does not come, say.
-    """
-
-    __slots__ = ("_clock", "_computed", "conn", "is_stuck")
-
-    def __init__(self, conn: Any) -> None:
-        self.conn = conn
-        self.is_stuck = False
-        self._clock: int | None = None  # of what the thread computes, once there is one
-        self._computed = 0.0
-
-    def begin(self) -> None:
-        """Begin, on the thread that calls."""
-        self._computed = time.thread_time()
-        self._clock = time.pthread_getcpuclockid(threading.get_ident())
-
-    def look(self) -> None:
-        """See whether the thread is stuck: once a round."""
-        before = self._computed
-        if self._clock is not None:
-            self._computed = time.clock_gettime(self._clock)
-        self.is_stuck = self._computed - before < _LEAST_COMPUTED_SECONDS
+    conn: Any
 
 
 class AdmittingWorker(ConnectionsWorker):
@@ -102,10 +84,11 @@ class AdmittingWorker(ConnectionsWorker):
         self._most_in_flight = settings.max_in_flight
         self._threads: int = self.cfg.threads
         # Threads that take by themselves when there are too many: more would only fight for the processor.
-        self._takers = min(native_threads.threads() or 1, self._threads)
+        self._fewest_takers = self._takers = min(native_threads.threads() or 1, self._threads)
+        self._busy_threads = BusyThreads()
+        self._next_try = 0.0  # with one taker less
         self._origins = settings.cors_origins
-        self._turns: set[_Turn] = set()
-        self._stuck = 0  # so many of them, in the last round
+        self._in_flight = 0  # turns
         self._may_take = threading.Event()
         self._may_take.set()
         self._answered: deque[tuple[Any, Future[Any]]] = deque()  # that the main thread has not seen yet
@@ -127,6 +110,10 @@ class AdmittingWorker(ConnectionsWorker):
         # The main thread must get its turn soon while the others compute, or those that it refuses wait.
         sys.setswitchinterval(_SWITCH_SECONDS)
         super().init_process()
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """Return the threads that answer."""
+        return ThreadPoolExecutor(self._threads, "answering", self._busy_threads.add)
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -204,8 +191,8 @@ class AdmittingWorker(ConnectionsWorker):
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def _submit(self, conn: Any) -> None:
+        self._in_flight += 1
         turn = _Turn(conn)
-        self._turns.add(turn)
         done = self.tpool.submit(self._answer, turn)
         done.add_done_callback(lambda done: self.method_queue.defer(self._finish, turn, done))
 
@@ -214,7 +201,6 @@ class AdmittingWorker(ConnectionsWorker):
 
         Each on its own would need the main thread before and after it, which has enough to do.
         """
-        turn.begin()
         while True:
             answered = self.handle(turn.conn)
             following = self._next_waiting() if self._may_go_on() else None
@@ -227,7 +213,7 @@ class AdmittingWorker(ConnectionsWorker):
 
     def _may_go_on(self) -> bool:
         """Whether the thread that asks, which has answered, shall take another request."""
-        if not self._too_many or len(self._turns) - self._stuck > self._takers:
+        if not self._too_many or self._in_flight > self._takers:
             return False
         # Who refuses gets the interpreter for itself: in turns it would take twice as long, and refuse too late.
         return self._may_take.wait(_LONGEST_PAUSE_SECONDS)
@@ -237,8 +223,7 @@ class AdmittingWorker(ConnectionsWorker):
         done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def _finish(self, turn: _Turn, done: Future[Any]) -> None:
-        self._turns.discard(turn)
-        self._stuck -= turn.is_stuck
+        self._in_flight -= 1
         self.finish_request(turn.conn, done)
 
     def _finish_answered(self) -> None:
@@ -276,7 +261,7 @@ class AdmittingWorker(ConnectionsWorker):
 
     @property
     def _has_free_thread(self) -> bool:
-        return not self._too_many and len(self._turns) < self._threads
+        return not self._too_many and self._in_flight < self._threads
 
     @property
     def _has_room(self) -> bool:
@@ -286,8 +271,8 @@ class AdmittingWorker(ConnectionsWorker):
     def _room(self) -> int:
         most = self._most_in_flight
         if self._too_many:  # then those who are answered shall be answered soon
-            most = min(most, self._threads, self._takers + self._stuck)
-        return most - len(self._turns)
+            most = min(most, self._takers)
+        return most - self._in_flight
 
     @property
     def _may_accept(self) -> bool:
@@ -312,7 +297,7 @@ class AdmittingWorker(ConnectionsWorker):
         self._saw_somebody = True
         for descriptor in quick_sockets.accept(listener, 1):
             self._enter(descriptor, listener)
-        self._next_look = time.monotonic() + (len(self._turns) + len(self.pending_conns)) * _STEP_SECONDS
+        self._next_look = time.monotonic() + (self._in_flight + len(self.pending_conns)) * _STEP_SECONDS
 
     def accept_all(self, listener: Any) -> None:
         """Accept all of those who wait."""
@@ -342,14 +327,13 @@ class AdmittingWorker(ConnectionsWorker):
 
     def _begin_round(self) -> None:
         """Refuse those who have waited for long, and collect those who have come meanwhile."""
+        busy = self._busy_threads.share() if self._too_many else math.inf  # only a round tells
         self._finish_answered()
         refused = self._take_who_waited()
         if refused:
             self._refuse(refused)
         self._too_many = bool(refused or (self._too_many and self._crowd))
-        for turn in self._turns:
-            turn.look()
-        self._stuck = sum(turn.is_stuck for turn in self._turns)
+        self._choose_takers(busy)
         # First all are accepted, then looked at: meanwhile most of those that have just connected say something.
         listeners = self.sockets if self._may_accept else ()
         accepted = [(each, one) for one in listeners for each in quick_sockets.accept(one, _MOST_AT_ONCE)]
@@ -358,6 +342,7 @@ class AdmittingWorker(ConnectionsWorker):
             self._collect(descriptor, listener, now)
         super().wait_for_and_dispatch_events(0)
         self._fill_room()
+        self._busy_threads.begin()
         self._nobody_waited = time.monotonic()
 
     def _take_who_waited(self) -> list[_Waiting]:
@@ -367,6 +352,21 @@ class AdmittingWorker(ConnectionsWorker):
                 taken.append(waiting)
             self._crowd.appendleft(waiting)
         return taken
+
+    def _choose_takers(self, busy: float) -> None:
+        """Have so many threads take requests that the processor has something to do.
+
+        They may wait for bodies that do not come, or for Redis. Whether fewer would do as well is tried now and then.
+        """
+        now = time.monotonic()
+        if not self._too_many:
+            self._takers = self._fewest_takers
+        elif busy < _BUSY_ENOUGH * self._fewest_takers:
+            self._takers = min(self._takers + 1, self._threads)
+            self._next_try = now + _TRY_FEWER_AFTER_SECONDS
+        elif now >= self._next_try:
+            self._takers = max(self._takers - 1, self._fewest_takers)
+            self._next_try = now + _TRY_FEWER_AFTER_SECONDS
 
     def _collect(self, descriptor: int, listener: Any, now: float) -> None:
         content = quick_sockets.peek(descriptor)
