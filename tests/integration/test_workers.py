@@ -246,7 +246,7 @@ def refuses(server: Server) -> bool:
     try:
         with server.connected():
             return False
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # the latter in the moment of closing: it is refused as well
         return True
 
 
