@@ -117,8 +117,6 @@ class AdmittingWorker(ConnectionsWorker):
 
     def run(self) -> None:
         """Work until told to stop."""
-        self.poller.close()  # type: ignore[has-type]
-        self.poller = quick_sockets.Poller()
         self._answers.register(self.method_queue, select.POLLIN)
         self._names = {listener: listener.getsockname() for listener in self.sockets}  # which do not change
         super().run()
@@ -150,7 +148,7 @@ class AdmittingWorker(ConnectionsWorker):
             self._let_go(conn)
         else:
             conn.data_ready = True
-            self._find_room(conn, overload.Beginning(content or b""))
+            self._find_room(conn, overload.Beginning(content))
 
     def _find_room(self, conn: Any, beginning: overload.Beginning) -> None:
         if self._has_free_thread:
@@ -361,12 +359,14 @@ class AdmittingWorker(ConnectionsWorker):
         now = time.monotonic()
         if not self._too_many:
             self._takers = self._fewest_takers
-        elif busy < _BUSY_ENOUGH * self._fewest_takers:
+            return
+        if busy < _BUSY_ENOUGH * self._fewest_takers:
             self._takers = min(self._takers + 1, self._threads)
-            self._next_try = now + _TRY_FEWER_AFTER_SECONDS
         elif now >= self._next_try:
             self._takers = max(self._takers - 1, self._fewest_takers)
-            self._next_try = now + _TRY_FEWER_AFTER_SECONDS
+        else:
+            return
+        self._next_try = now + _TRY_FEWER_AFTER_SECONDS
 
     def _collect(self, descriptor: int, listener: Any, now: float) -> None:
         content = quick_sockets.peek(descriptor)

@@ -102,6 +102,12 @@ class ConnectionsWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.keepalived_conns = Resting()
 
+    def run(self) -> None:
+        """Work until told to stop."""
+        self.poller.close()  # type: ignore[has-type]
+        self.poller = quick_sockets.Poller()
+        super().run()
+
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """Wait for the next request of *conn*, or close it."""
         if fs.cancelled() or fs.exception() is not None or fs.result() is not True:

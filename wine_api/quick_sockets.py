@@ -43,7 +43,7 @@ _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _DISCARD = socket.MSG_TRUNC | socket.MSG_DONTWAIT  # TCP throws away what it does not copy
 _SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 _SEND_WITH_WHAT_FOLLOWS = _SEND | socket.MSG_MORE
-_MOST_OF_ADDRESS = 128  # bytes: struct sockaddr_storage
+_ADDRESS_BYTES = 128  # sizeof(struct sockaddr_storage)
 # Of the main thread alone, which copies every byte out before the next call.
 _buffer = ctypes.create_string_buffer(_MOST_PEEKED)
 
@@ -57,7 +57,7 @@ class Socket(socket.socket):
 
     def getpeername(self) -> tuple[Any, ...]:
         """Return the address of the client. Raises OSError if it has left."""
-        found = ctypes.create_string_buffer(_MOST_OF_ADDRESS)
+        found = ctypes.create_string_buffer(_ADDRESS_BYTES)
         size = ctypes.c_uint32(len(found))
         if _getpeername(self.fileno(), found, ctypes.byref(size)) < 0:
             raise OSError(ctypes.get_errno(), "getpeername")

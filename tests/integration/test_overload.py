@@ -170,7 +170,7 @@ def test_bodies_that_do_not_come_keep_nobody_else_from_being_answered_in_an_over
         slow = [connections.enter_context(server.connected()) for _ in range(3)]
         for connection in slow:
             connection.sendall(HEAD + b"\r\n" + BODY[:-1])
-        # Health goes on too: what is metered here itself counts as one.
+        # The request for the metrics is the fourth.
         wait_until(lambda: server.metric("wine_requests_in_flight") == 4, "all three to be under way")
         statuses = Counter(crowding(server, clients=60, until=200))
         answers = finish(slow)

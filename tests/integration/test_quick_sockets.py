@@ -26,6 +26,13 @@ def ends(listener):
             yield client, ours
 
 
+@pytest.fixture
+def poller():
+    poller = quick_sockets.Poller()
+    yield poller
+    poller.close()
+
+
 def arrived(connection: socket.socket) -> int:
     """Wait until something has come on *connection*; return where."""
     with selectors.DefaultSelector() as selector:
@@ -127,9 +134,8 @@ def test_a_socket_waits_or_not_as_it_is_told(ends):
         ours.recv(1)
 
 
-def test_a_poller_tells_what_is_readable_until_it_looks_no_more(ends):
+def test_a_poller_tells_what_is_readable_until_it_looks_no_more(poller, ends):
     client, ours = ends
-    poller = quick_sockets.Poller()
     poller.register(ours, selectors.EVENT_READ, "data")
     calm = poller.select(0)
     client.sendall(b"a")
@@ -141,11 +147,55 @@ def test_a_poller_tells_what_is_readable_until_it_looks_no_more(ends):
     assert poller.select(0) == []
     with pytest.raises(KeyError):
         poller.unregister(ours)
-    poller.close()
 
 
-def test_a_poller_refuses_what_is_no_socket():
-    poller = quick_sockets.Poller()
+def test_a_poller_refuses_what_is_no_socket(poller):
     with pytest.raises(OSError, match="EBADF"):
         poller.register(123456, selectors.EVENT_READ)
-    poller.close()
+
+
+def told(poller: quick_sockets.Poller, *, soon: bool) -> list[str]:
+    return [key.data for key, _ in poller.select(10 if soon else 0)]
+
+
+def test_what_is_watched_is_told_once_for_each_arrival(poller, ends):
+    client, ours = ends
+    poller.watch(ours, "it")
+    client.sendall(b"a")
+    first = [told(poller, soon=True), told(poller, soon=False)]
+    client.sendall(b"b")
+
+    assert [*first, told(poller, soon=True), told(poller, soon=False)] == [["it"], [], ["it"], []]
+
+
+def test_what_came_before_it_was_watched_is_told_as_well(poller, ends):
+    client, ours = ends
+    client.sendall(b"a")
+    poller.watch(ours, "it")
+
+    assert told(poller, soon=True) == ["it"]
+
+
+def test_what_is_registered_is_told_until_it_is_read(poller, ends):
+    client, ours = ends
+    poller.register(ours, selectors.EVENT_READ, "it")
+    client.sendall(b"a")
+    before = [told(poller, soon=True), told(poller, soon=True)]
+    ours.recv(1)
+
+    assert [*before, told(poller, soon=False)] == [["it"], ["it"], []]
+
+
+def test_to_forget_a_closed_one_leaves_alone_who_has_its_descriptor_now(poller):
+    old, old_client = socket.socketpair()
+    descriptor, key = old.fileno(), poller.watch(old, "old")
+    old.close()
+    new, client = socket.socketpair()
+    with old_client, new, client:
+        assert descriptor in (new.fileno(), client.fileno())
+        reused, other = (new, client) if new.fileno() == descriptor else (client, new)
+        poller.watch(reused, "new")
+        poller.forget(key)
+        other.send(b"a")
+
+        assert told(poller, soon=True) == ["new"]
