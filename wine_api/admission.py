@@ -3,9 +3,9 @@
 Those that nobody has accepted yet wait in a queue that all workers of the host share. A worker with enough to do takes
 from it slowly, so that others are faster. When somebody has waited all the time for a while, more comes than can be
 answered: then the worker goes in rounds. In each it refuses those who have waited for two rounds, and collects those
-who have come; from these a thread takes one after the other meanwhile, the last first, who has waited least. To refuse
-many at a time costs a third of refusing them one by one, and those who ask again at once can do so a few dozen times a
-second only.
+who have come; from these a thread takes one after the other meanwhile, the last first, who has waited least. It reads
+most of them without a parser, and sends a few answers at a time. To refuse many at a time costs a third of refusing
+them one by one, and those who ask again at once can do so a few dozen times a second only.
 
 All of this runs on the worker's main thread, where nothing may wait, except for `_answer` and what that calls.
 """
@@ -32,7 +32,7 @@ from typing import Any
 from wine_api import native_threads, quick_sockets
 from wine_api.busy_threads import BusyThreads
 from wine_api.config import Settings
-from wine_api.connections import Connection, ConnectionsWorker
+from wine_api.connections import Answered, Connection, ConnectionsWorker
 from wine_api.errors import Overloaded
 from wine_api.security import overload
 from wine_api.security.headers import of_answer_without_application
@@ -40,10 +40,12 @@ from wine_api.services import services_of
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 0.008  # so long may somebody have waited, all the time, before there are too many; and a round
+_PATIENCE_SECONDS = 0.008  # so long may somebody have waited, all the time, before there are too many
+_ROUND_SECONDS = 0.006  # from the end of one to the beginning of the next
 _REFUSED_AFTER_SECONDS = 0.016  # by the beginning of a round; until then room may be found
 _BUSY_ENOUGH = 0.85  # of the time of a processor: then one more thread would not answer more
 _TRY_FEWER_AFTER_SECONDS = 1.0
+_SENT_TOGETHER = 4  # answers of one thread: less than two milliseconds of work
 _STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
 _MOST_AT_ONCE = 512  # connections that are accepted together: some ten milliseconds of work
 _MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
@@ -91,7 +93,7 @@ class AdmittingWorker(ConnectionsWorker):
         self._in_flight = 0  # turns
         self._may_take = threading.Event()
         self._may_take.set()
-        self._answered: deque[tuple[Any, Future[Any]]] = deque()  # that the main thread has not seen yet
+        self._answered: deque[Answered] = deque()  # that the main thread has not seen yet
         self._crowd: deque[_Waiting] = deque()  # in the order in which they have come
         self._too_many = False  # as the last round has found
         self._saw_somebody = False  # at a listener, in this round of events
@@ -140,7 +142,7 @@ class AdmittingWorker(ConnectionsWorker):
             self._submit(conn)  # the usual way looks at nothing
             return
         content = conn.peek()
-        if content is None and conn.initialized:
+        if content is None and conn.is_watched:
             self.rest(conn)
         elif content is None:
             self._wait_for_data(conn)
@@ -175,6 +177,7 @@ class AdmittingWorker(ConnectionsWorker):
             conn = waiting.conn or self._connect(waiting.descriptor, waiting.listener)
             if conn is not None:
                 conn.arrived, conn.data_ready = waiting.arrived, True
+                conn.read_plain(waiting.beginning.content)
                 return conn
 
     def _let_go(self, conn: Any) -> None:
@@ -194,20 +197,25 @@ class AdmittingWorker(ConnectionsWorker):
         done = self.tpool.submit(self._answer, turn)
         done.add_done_callback(lambda done: self.method_queue.defer(self._finish, turn, done))
 
-    def _answer(self, turn: _Turn) -> Any:
-        """Answer the request of *turn*, on another thread, and others after it; return what became of the last.
+    def _answer(self, turn: _Turn) -> None:
+        """Answer the request of *turn*, on another thread, and others after it.
 
         Each on its own would need the main thread before and after it, which has enough to do.
         """
-        while True:
-            answered = self.handle(turn.conn)
-            following = self._next_waiting() if self._may_go_on() else None
-            if following is None:
-                return answered
-            done: Future[Any] = Future()
-            done.set_result(answered)
-            self._answered.append((turn.conn, done))
-            turn.conn = following
+        unsent: list[Answered] = []
+        try:
+            while True:
+                unsent.append(Answered(turn.conn, self.handle(turn.conn)))
+                if len(unsent) >= _SENT_TOGETHER or not self._may_take.is_set():
+                    self._send(unsent)
+                following = self._next_waiting() if self._may_go_on() else None
+                if following is None:
+                    return
+                if following.plain_request is None:  # its body may not come for a while
+                    self._send(unsent)
+                turn.conn = following
+        finally:
+            self._send(unsent)
 
     def _may_go_on(self) -> bool:
         """Whether the thread that asks, which has answered, shall take another request."""
@@ -216,17 +224,28 @@ class AdmittingWorker(ConnectionsWorker):
         # Who refuses gets the interpreter for itself: in turns it would take twice as long, and refuse too late.
         return self._may_take.wait(_LONGEST_PAUSE_SECONDS)
 
+    def _send(self, unsent: list[Answered]) -> None:
+        """Send the answers that are held: who waits for several, a proxy for instance, is woken once."""
+        for each in unsent:
+            with contextlib.suppress(OSError):  # whoever looks at the connection next will see that the client has left
+                each.conn.sock.release()
+        self._answered.extend(unsent)
+        unsent.clear()
+
     def _do_beside(self, conn: Any, work: Callable[..., Any], *args: Any) -> None:
         done = self._beside.submit(work, *args)
         done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def _finish(self, turn: _Turn, done: Future[Any]) -> None:
         self._in_flight -= 1
-        self.finish_request(turn.conn, done)
+        self._finish_answered()
+        if done.exception() is not None:
+            self.finish_request(turn.conn, done)
 
     def _finish_answered(self) -> None:
         while self._answered:
-            self.finish_request(*self._answered.popleft())
+            answered = self._answered.popleft()
+            self.finish_request(answered.conn, answered)
 
     # Connections
 
@@ -245,7 +264,7 @@ class AdmittingWorker(ConnectionsWorker):
         now = time.monotonic()
         if looks and not self._too_many and not self._saw_somebody and not self._crowd:
             self._nobody_waited = now
-        elif now >= self._nobody_waited + _PATIENCE_SECONDS:
+        elif now >= self._next_round:
             self._may_take.clear()
             try:
                 self._begin_round()
@@ -273,6 +292,10 @@ class AdmittingWorker(ConnectionsWorker):
         return most - self._in_flight
 
     @property
+    def _next_round(self) -> float:
+        return self._nobody_waited + (_ROUND_SECONDS if self._too_many else _PATIENCE_SECONDS)
+
+    @property
     def _may_accept(self) -> bool:
         return bool(self.alive and self.nr_conns < self.worker_connections)
 
@@ -281,7 +304,7 @@ class AdmittingWorker(ConnectionsWorker):
         at = math.inf
         looks_later = self._may_accept and not self._accepting
         if looks_later or self._too_many or self._crowd:
-            at = self._nobody_waited + _PATIENCE_SECONDS
+            at = self._next_round
         if looks_later and self._has_room:
             at = min(at, self._next_look)
         return max(0.0, at - time.monotonic())

@@ -11,13 +11,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from selectors import SelectorKey
 from typing import Any
 
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from wine_api import quick_sockets
+from wine_api import plain_requests, quick_sockets
+from wine_api.plain_requests import PlainRequest
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -30,6 +32,7 @@ class Connection(TConn):  # type: ignore[misc]
         super().__init__(*args)
         self.arrived = 0.0
         self.rests = False
+        self.plain_request: PlainRequest | None = None  # the one on it, if that was read already
         self._watched: tuple[quick_sockets.Poller, SelectorKey] | None = None
 
     def peek(self) -> bytes | None:
@@ -37,8 +40,21 @@ class Connection(TConn):  # type: ignore[misc]
 
         What follows a request can have been read along with it.
         """
-        buffered: bytes = b"" if self.parser is None else self.parser.unreader.buf.getvalue()
-        return buffered or quick_sockets.peek(self.sock.fileno())
+        return self._buffered() or quick_sockets.peek(self.sock.fileno())
+
+    def read_plain(self, content: bytes) -> None:
+        """Read the next request, of which *content* has come, unless that needs a parser."""
+        request = None if self._buffered() else plain_requests.read(content)
+        if request is not None and quick_sockets.discard(self.sock.fileno(), len(content)) == len(content):
+            self.plain_request = request
+
+    def _buffered(self) -> bytes:
+        return b"" if self.parser is None else self.parser.unreader.buf.getvalue()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a poller tells of what arrives."""
+        return self._watched is not None
 
     def watch(self, poller: quick_sockets.Poller, callback: Any) -> None:
         """Have *poller* call *callback* at each arrival, from now on. Raises OSError."""
@@ -60,6 +76,25 @@ class Connection(TConn):  # type: ignore[misc]
             poller, key = self._watched
             poller.forget(key)
             self._watched = None
+
+
+@dataclass(slots=True, eq=False)
+class Answered:
+    """What became of the request on *conn*, as Gunicorn asks for it: like a `Future` that is done."""
+
+    conn: Any
+    outcome: Any
+
+    def cancelled(self) -> bool:
+        """Whether nobody answered."""
+        return False
+
+    def exception(self) -> None:
+        """Return what was raised."""
+
+    def result(self) -> Any:
+        """Return whether the connection can take another request."""
+        return self.outcome
 
 
 class Resting:
@@ -108,7 +143,7 @@ class ConnectionsWorker(ThreadWorker):  # type: ignore[misc]
         self.poller = quick_sockets.Poller()
         super().run()
 
-    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+    def finish_request(self, conn: Any, fs: Future[Any] | Answered) -> None:
         """Wait for the next request of *conn*, or close it."""
         if fs.cancelled() or fs.exception() is not None or fs.result() is not True:
             super().finish_request(conn, fs)

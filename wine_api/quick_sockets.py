@@ -51,6 +51,36 @@ _buffer = ctypes.create_string_buffer(_MOST_PEEKED)
 class Socket(socket.socket):
     """A connection that was accepted here."""
 
+    _held: list[bytes] | None = None
+
+    def hold(self) -> None:
+        """Keep what is sent from now on, until it is to be released or dropped."""
+        self._held = []
+
+    def release(self) -> None:
+        """Send what was held, if anything was: as one packet, if it fits into one. Raises OSError."""
+        content = self.drop()
+        if not content:
+            return
+        sent = _send(self.fileno(), content, len(content), _SEND)
+        if sent < 0 and (number := ctypes.get_errno()) != errno.EAGAIN:
+            raise OSError(number, "send")
+        if sent < len(content):
+            self.setblocking(True)
+            self.sendall(content[max(0, sent) :])
+
+    def drop(self) -> bytes:
+        """Return what was held, and hold no more."""
+        held, self._held = self._held or [], None
+        return b"".join(held)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send *data*, or hold it."""
+        if self._held is None:
+            super().sendall(data, flags)
+        else:
+            self._held.append(bytes(data))
+
     def setblocking(self, flag: bool) -> None:
         """Say whether calls on it wait."""
         _ioctl(self.fileno(), termios.FIONBIO, ctypes.byref(ctypes.c_int(not flag)))

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import IO, Any, NoReturn
 
@@ -18,6 +19,7 @@ from wine_api import metrics, quick_sockets
 from wine_api.admission import AdmittingWorker
 from wine_api.api.error_handlers import PROBLEM_MEDIA_TYPE, problem_document
 from wine_api.config import InvalidSetting, Settings
+from wine_api.connections import Answered
 from wine_api.observability import logs, traces
 from wine_api.observability.request_log import RequestLog
 from wine_api.observability.requests import REQUEST_ID_HEADER, ObservedRequest, shortened, valid_request_id
@@ -194,6 +196,21 @@ class Worker(AdmittingWorker):
 
     # Answering
 
+    def handle(self, conn: Any) -> Any:
+        """Answer the next request of *conn*. The answer to one that was read already is held, not sent."""
+        request, conn.plain_request = conn.plain_request, None
+        if request is None:
+            return super().handle(conn)
+        return self._answer_read(self._hold_answer, request, conn)
+
+    def _hold_answer(self, req: Any, conn: Any) -> Any:
+        conn.sock.hold()
+        try:
+            return self.handle_request(req, conn)
+        except BaseException:
+            conn.sock.drop()
+            raise
+
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request; one that only waits keeps nobody else from being answered."""
         deadline.arrived_at.set(conn.arrived)
@@ -201,20 +218,20 @@ class Worker(AdmittingWorker):
             req.force_close()  # so that the client's next request goes where it will be answered
         if req.path not in overload.WAITING:
             return super().handle_request(req, conn)
-        self._do_beside(conn, self._answer_waiting, req, conn)
+        self._do_beside(conn, self._answer_read, super().handle_request, req, conn)
         return _MOVED
 
-    def _answer_waiting(self, req: Any, conn: Any) -> Any:
-        """Do what `handle` does with a request that was read."""
+    def _answer_read(self, answer: Callable[..., Any], req: Any, conn: Any) -> Any:
+        """Do what Gunicorn's `handle` does with a request that was read."""
         try:
-            return self._keepalive_after(conn, super().handle_request(req, conn))
+            return self._keepalive_after(conn, answer(req, conn))
         except OSError:
             logger.debug("client is gone")
         except Exception as error:
             self.handle_error(req, conn.sock, conn.client, error)
         return False
 
-    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+    def finish_request(self, conn: Any, fs: Future[Any] | Answered) -> None:
         """Wait for the next request of *conn*, or close it, unless another thread still answers on it."""
         if fs.cancelled() or fs.exception() is not None or fs.result() is not _MOVED:
             super().finish_request(conn, fs)
@@ -280,6 +297,8 @@ class Worker(AdmittingWorker):
         """
         if keepalive is _MOVED:
             return _MOVED
+        if not keepalive:
+            conn.sock.release()
         has_read_all = _finish_body(conn, _LINGER_SECONDS if keepalive else _NO_PATIENCE_SECONDS)
         if keepalive and has_read_all:
             return True
@@ -292,6 +311,8 @@ class Worker(AdmittingWorker):
 
 def _finish_body(conn: Any, seconds: float) -> bool:
     """Whether what was left of the request's body could be read in *seconds*; its request is answered already."""
+    if conn.parser is None:  # it was not needed yet
+        return True
     try:
         return bool(conn.parser.finish_body(deadline=time.monotonic() + seconds))
     except Exception:  # malformed, or the client is gone: a second answer would be taken for that to another request

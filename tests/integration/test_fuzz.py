@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fuzz import bodies, models
+from fuzz import bodies, models, plain_requests
 from fuzz.mutations import mutated
 from wine_api.errors import ModelRejected
 from wine_api.serving.unpickling import load
@@ -29,3 +29,11 @@ def test_made_up_models_are_refused_or_loaded(tmp_path):
             refused += 1
 
     assert refused > 100
+
+
+def test_made_up_requests_are_plain_only_if_gunicorn_reads_the_same():
+    chance = random.Random(1)
+
+    plain = [plain_requests.check(mutated(chance, plain_requests.SEEDS, plain_requests.WORDS)) for _ in range(5000)]
+
+    assert 500 < sum(plain) < 4500

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import select
 import signal
+import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
 from tests.integration.problems import problem_of as problem_in
 from tests.integration.problems import read_problem
 from tests.models import WINE
-from tests.server import Server, read_answer, running_server, wait_until
+from tests.server import Answer, Server, read_answer, running_server, wait_until
 from wine_api.security import overload
 
 BODY = json.dumps({"features": WINE}).encode()
@@ -172,7 +176,7 @@ def test_bodies_that_do_not_come_keep_nobody_else_from_being_answered_in_an_over
             connection.sendall(HEAD + b"\r\n" + BODY[:-1])
         # The request for the metrics is the fourth.
         wait_until(lambda: server.metric("wine_requests_in_flight") == 4, "all three to be under way")
-        statuses = Counter(crowding(server, clients=60, until=200))
+        statuses = Counter(answer.status for _, answer in crowding(server, lambda _: WHOLE, clients=60, until=200))
         answers = finish(slow)
 
     assert statuses[200] >= 200
@@ -180,28 +184,76 @@ def test_bodies_that_do_not_come_keep_nobody_else_from_being_answered_in_an_over
     assert [answer.status for answer in answers] == [200, 200, 200]
 
 
-def crowding(server: Server, *, clients: int, until: int):
+def test_in_an_overload_everyone_gets_the_whole_answer_to_their_own_request(tmp_path, published_models):
+    settings = {"MODEL_DIR": str(published_models.path), "WEB_CONCURRENCY": "1"}
+    wines = [WINE, [*WINE[:-1], WINE[-1] + 1]]
+    with running_server(tmp_path, settings) as server:
+        calm = [server.post("/predict", {"features": wine}) for wine in wines]
+        answers = list(crowding(server, lambda number: numbered(number, wines[number % 2]), clients=60, until=300))
+
+    assert told(calm[0]) != told(calm[1])
+    answered = [(number, answer) for number, answer in answers if answer.status == 200]
+    assert len(answered) >= 300
+    assert len(answers) > len(answered)  # it was an overload
+    for number, answer in answers:
+        assert answer.request_id == str(number)
+        assert answer.headers["Connection"] == ("keep-alive" if answer.status == 200 and number % 3 else "close")
+    for number, answer in answered:
+        assert told(answer) == told(calm[number % 2])
+        assert answer.headers.keys() == calm[0].headers.keys()
+
+
+def test_who_is_answered_in_an_overload_does_not_wait_for_the_body_of_another(tmp_path, published_models):
+    settings = {"MODEL_DIR": str(published_models.path), "WEB_CONCURRENCY": "1", "WEB_THREADS": "16"}
+    with ExitStack() as connections, running_server(tmp_path, settings) as server:
+        slow = []
+        for number, (_, answer) in enumerate(crowding(server, lambda _: WHOLE, clients=60, until=500)):
+            assert answer.status in {200, 503}
+            if number % 50 == 49 and len(slow) < 12:
+                slow.append(connections.enter_context(server.connected()))
+                slow[-1].sendall(WHOLE[:-1])
+        answers = finish([each for each in slow if not select.select([each], [], [], 0)[0]])  # the others were refused
+
+    assert {answer.status for answer in answers} == {200}
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    return answer.json | {"processing_time_ms": None}
+
+
+def numbered(number: int, wine: list[float]) -> bytes:
+    """A request with a number; each third is the last on its connection."""
+    body = json.dumps({"features": wine}).encode()
+    ends = b"" if number % 3 else b"Connection: close\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: wine\r\nContent-Type: application/json\r\nX-Request-ID: %d\r\n" % number
+    return head + ends + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def crowding(server: Server, request: Callable[[int], bytes], *, clients: int, until: int):
     """Have so many clients ask again and again, on kept connections while they can, until so many were answered 200.
 
-    Yields each status. Each client is answered at last, or this raises.
+    Yields the number of each request and the answer. Each client is answered at last, or this raises.
     """
-    answered = 0
+    numbers, answered = itertools.count(), 0
     with ExitStack() as connections:
-        asking = [connections.enter_context(server.connected()) for _ in range(clients)]
-        for connection in asking:
-            connection.sendall(WHOLE)
+        asking: dict[socket.socket, int] = {}
+
+        def ask(connection: socket.socket) -> None:
+            asking[connection] = next(numbers)
+            connection.sendall(request(asking[connection]))
+
+        for _ in range(clients):
+            ask(connections.enter_context(server.connected()))
         while asking:
-            ready = select.select(asking, [], [], 10)[0]
+            ready = select.select(list(asking), [], [], 10)[0]
             assert ready, f"{len(asking)} clients wait in vain"
             for connection in ready:
                 answer = read_answer(connection)
-                yield answer.status
+                yield asking.pop(connection), answer
                 answered += answer.status == 200
-                asking.remove(connection)
                 if answered < until:
-                    following = connection if answer.status == 200 else connections.enter_context(server.connected())
-                    following.sendall(WHOLE)
-                    asking.append(following)
+                    is_kept = answer.headers["Connection"] == "keep-alive"
+                    ask(connection if is_kept else connections.enter_context(server.connected()))
 
 
 def test_who_waits_when_a_worker_is_told_to_stop_is_answered_or_refused_not_reset(tmp_path, published_models):

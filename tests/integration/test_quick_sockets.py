@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -93,6 +94,50 @@ def test_what_is_sent_arrives_and_the_end_after_it(ends):
     while part := client.recv(100):
         received += part
     assert received == b"first last"
+
+
+def test_what_is_held_is_sent_when_it_is_released_and_what_is_dropped_is_not(ends):
+    client, ours = ends
+    ours.hold()
+    ours.sendall(b"dropped")
+    ours.drop()
+    ours.hold()
+    ours.sendall(b"first ")
+    ours.sendall(bytearray(b"second "))
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(100)
+    ours.release()
+    ours.release()  # of nothing
+    ours.sendall(b"third")
+    ours.close()
+
+    client.setblocking(True)
+    with client.makefile("rb") as received:
+        assert received.read() == b"first second third"
+
+
+def test_more_than_can_be_sent_at_once_is_released_as_the_client_takes_it(ends):
+    client, ours = ends
+    ours.hold()
+    ours.sendall(b"x" * 20_000_000)
+    with ThreadPoolExecutor(1) as threads:
+        released = threads.submit(ours.release)
+        with client.makefile("rb") as received:
+            assert received.read(20_000_000) == b"x" * 20_000_000
+        released.result()
+
+
+def test_a_client_that_has_left_is_told_of_when_something_is_released(ends):
+    client, ours = ends
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # leave with a reset
+    client.close()
+    arrived(ours)
+    ours.hold()
+    ours.sendall(b"x")
+
+    with pytest.raises(OSError, match="send"):
+        ours.release()
 
 
 def test_a_client_that_takes_nothing_holds_nobody_up(ends):

@@ -37,45 +37,45 @@ _HEAD = (
 class Beginning:
     """The first bytes of a request: best, but not surely, all of its headers."""
 
-    __slots__ = ("_content", "_head_end")
+    __slots__ = ("_head_end", "content")
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
+        self.content = content
         self._head_end = content.find(b"\r\n\r\n")
 
     def is_always_answered(self) -> bool:
         """Whether the request is answered however much there is to do."""
-        return _ALWAYS_ANSWERED.match(self._content) is not None
+        return _ALWAYS_ANSWERED.match(self.content) is not None
 
     def only_waits(self) -> bool:
         """Whether the request takes little of the processor, so that more of them can be under way."""
-        return _ONLY_WAITS.match(self._content) is not None
+        return _ONLY_WAITS.match(self.content) is not None
 
     def goes_before_others(self) -> bool:
         """Whether the request needs no room among those that are computed."""
-        if self._content.startswith(b"POST /predict"):  # nearly all, so they are not looked at twice
+        if self.content.startswith(b"POST /predict"):  # nearly all, so they are not looked at twice
             return False
         return self.is_always_answered() or self.only_waits()
 
     def request_size(self) -> float:
         """Return of how many bytes the request consists, as far as its headers tell; else infinity."""
-        if self._head_end < 0 or b"transfer-encoding" in self._content[: self._head_end].lower():
+        if self._head_end < 0 or b"transfer-encoding" in self.content[: self._head_end].lower():
             return math.inf
-        found = _LENGTH.search(self._content, 0, self._head_end + 2)
+        found = _LENGTH.search(self.content, 0, self._head_end + 2)
         return self._head_end + 4 + (int(found[1]) if found else 0)
 
     def origin(self) -> str | None:
         """Return the origin of the web page that sent the request."""
-        found = _ORIGIN.search(self._content, 0, self._headers_end())
+        found = _ORIGIN.search(self.content, 0, self._headers_end())
         return None if found is None else found[1].decode("ascii")
 
     def refusal(self, headers: bytes = b"") -> bytes:
         """Return the whole answer to the request, with *headers*."""
-        found = _REQUEST_ID.search(self._content, 0, self._headers_end())
+        found = _REQUEST_ID.search(self.content, 0, self._headers_end())
         request_id = found[1] if found else b"%032x" % random.getrandbits(128)  # nosec B311
         body = _BODY % request_id
         head = _HEAD % (headers, len(body), request_id)
-        return head if self._content.startswith(b"HEAD ") else head + body
+        return head if self.content.startswith(b"HEAD ") else head + body
 
     def _headers_end(self) -> int:
-        return self._head_end + 2 if self._head_end >= 0 else len(self._content)
+        return self._head_end + 2 if self._head_end >= 0 else len(self.content)
