@@ -45,7 +45,7 @@ _ROUND_SECONDS = 0.006  # from the end of one to the beginning of the next
 _REFUSED_AFTER_SECONDS = 0.016  # by the beginning of a round; until then room may be found
 _BUSY_ENOUGH = 0.85  # of the time of a processor: then one more thread would not answer more
 _TRY_FEWER_AFTER_SECONDS = 1.0
-_SENT_TOGETHER = 4  # answers of one thread: less than two milliseconds of work
+_HELD_SECONDS = 0.001  # that a thread holds an answer to send others with it: about four to a single wine
 _STEP_SECONDS = 0.0001  # that other workers may take the next connection, for each request under way here
 _MOST_AT_ONCE = 512  # connections that are accepted together: some ten milliseconds of work
 _MOST_DISCARDED = 1 << 20  # bytes of a refused request, at a time
@@ -177,7 +177,7 @@ class AdmittingWorker(ConnectionsWorker):
             conn = waiting.conn or self._connect(waiting.descriptor, waiting.listener)
             if conn is not None:
                 conn.arrived, conn.data_ready = waiting.arrived, True
-                conn.read_plain(waiting.beginning.content)
+                conn.read_plain(waiting.beginning.content, waiting.beginning.request_size())
                 return conn
 
     def _let_go(self, conn: Any) -> None:
@@ -203,10 +203,13 @@ class AdmittingWorker(ConnectionsWorker):
         Each on its own would need the main thread before and after it, which has enough to do.
         """
         unsent: list[Answered] = []
+        until = 0.0
         try:
             while True:
+                if not unsent:
+                    until = time.monotonic() + _HELD_SECONDS
                 unsent.append(Answered(turn.conn, self.handle(turn.conn)))
-                if len(unsent) >= _SENT_TOGETHER or not self._may_take.is_set():
+                if time.monotonic() >= until or not self._may_take.is_set():
                     self._send(unsent)
                 following = self._next_waiting() if self._may_go_on() else None
                 if following is None:

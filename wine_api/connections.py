@@ -21,6 +21,8 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 from wine_api import plain_requests, quick_sockets
 from wine_api.plain_requests import PlainRequest
 
+_MOST_READ = 1 << 16  # bytes of a request: about a thousand wines
+
 
 class Connection(TConn):  # type: ignore[misc]
     """A connection, of which the worker knows whether it rests.
@@ -42,10 +44,15 @@ class Connection(TConn):  # type: ignore[misc]
         """
         return self._buffered() or quick_sockets.peek(self.sock.fileno())
 
-    def read_plain(self, content: bytes) -> None:
-        """Read the next request, of which *content* has come, unless that needs a parser."""
-        request = None if self._buffered() else plain_requests.read(content)
-        if request is not None and quick_sockets.discard(self.sock.fileno(), len(content)) == len(content):
+    def read_plain(self, content: bytes, size: float) -> None:
+        """Read the next request unless that needs a parser: *content* was its beginning, of *size* bytes in all."""
+        if self._buffered() or size > _MOST_READ:
+            return
+        descriptor, size = self.sock.fileno(), int(size)
+        if len(content) < size:
+            content = quick_sockets.peek_further(descriptor, size)
+        request = plain_requests.read(content)
+        if request is not None and quick_sockets.discard(descriptor, size) == size:
             self.plain_request = request
 
     def _buffered(self) -> bytes:

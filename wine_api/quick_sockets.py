@@ -119,6 +119,12 @@ def peek(descriptor: int) -> bytes | None:
     return None if ctypes.get_errno() == errno.EAGAIN else b""
 
 
+def peek_further(descriptor: int, most: int) -> bytes:
+    """Return the first *most* bytes of what has come, and leave them there."""
+    buffer = ctypes.create_string_buffer(most)
+    return ctypes.string_at(buffer, max(0, _recv(descriptor, buffer, most, _PEEK)))
+
+
 def count_unread(descriptor: int) -> int:
     """Return how many bytes have come and were not read."""
     count = ctypes.c_int(0)

@@ -184,12 +184,26 @@ def test_bodies_that_do_not_come_keep_nobody_else_from_being_answered_in_an_over
     assert [answer.status for answer in answers] == [200, 200, 200]
 
 
-def test_in_an_overload_everyone_gets_the_whole_answer_to_their_own_request(tmp_path, published_models):
+OTHER_WINE = [*WINE[:-1], WINE[-1] + 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "documents"),
+    [
+        ("/predict", [{"features": WINE}, {"features": OTHER_WINE}]),
+        ("/predict/batch", [{"features_list": [WINE] * 100}, {"features_list": [OTHER_WINE] * 100}]),
+    ],
+)
+def test_in_an_overload_everyone_gets_the_whole_answer_to_their_own_request(
+    tmp_path, published_models, path, documents
+):
+    def request(number: int) -> bytes:
+        return numbered(number, path, documents[number % 2])
+
     settings = {"MODEL_DIR": str(published_models.path), "WEB_CONCURRENCY": "1"}
-    wines = [WINE, [*WINE[:-1], WINE[-1] + 1]]
     with running_server(tmp_path, settings) as server:
-        calm = [server.post("/predict", {"features": wine}) for wine in wines]
-        answers = list(crowding(server, lambda number: numbered(number, wines[number % 2]), clients=60, until=300))
+        calm = [server.post(path, document) for document in documents]
+        answers = list(crowding(server, request, clients=60, until=300))
 
     assert told(calm[0]) != told(calm[1])
     answered = [(number, answer) for number, answer in answers if answer.status == 200]
@@ -221,12 +235,13 @@ def told(answer: Answer) -> dict[str, Any]:
     return answer.json | {"processing_time_ms": None}
 
 
-def numbered(number: int, wine: list[float]) -> bytes:
+def numbered(number: int, path: str, document: Any) -> bytes:
     """A request with a number; each third is the last on its connection."""
-    body = json.dumps({"features": wine}).encode()
-    ends = b"" if number % 3 else b"Connection: close\r\n"
-    head = b"POST /predict HTTP/1.1\r\nHost: wine\r\nContent-Type: application/json\r\nX-Request-ID: %d\r\n" % number
-    return head + ends + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    body = json.dumps(document).encode()
+    lines = [b"POST %b HTTP/1.1" % path.encode(), b"Host: wine", b"Content-Type: application/json"]
+    lines += [b"X-Request-ID: %d" % number, b"Content-Length: %d" % len(body)]
+    lines += [] if number % 3 else [b"Connection: close"]
+    return b"\r\n".join([*lines, b"", body])
 
 
 def crowding(server: Server, request: Callable[[int], bytes], *, clients: int, until: int):

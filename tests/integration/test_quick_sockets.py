@@ -76,6 +76,15 @@ def test_a_look_sees_no_more_than_4_kib(ends):
     assert quick_sockets.peek(arrived(ours)) == b"x" * 4096
 
 
+def test_a_further_look_sees_as_much_as_has_come(ends):
+    client, ours = ends
+    client.sendall(b"x" * 5000)
+
+    assert [quick_sockets.peek_further(arrived(ours), most) for most in (4999, 6000)] == [b"x" * 4999, b"x" * 5000]
+    assert len(ours.recv(6000)) == 5000
+    assert quick_sockets.peek_further(ours.fileno(), 10) == b""
+
+
 def test_what_is_thrown_away_is_counted(ends):
     client, ours = ends
     client.sendall(b"abcdef")
