@@ -59,7 +59,7 @@ smoke: $(VENV)/.development  ## The end-to-end tests against a running instance:
 
 fuzz: $(VENV)/.development  ## Made-up bodies, model files and requests, by the hundred thousand
 	$(BIN)/python -m fuzz.bodies --count 1000000
-	$(BIN)/python -m fuzz.plain_requests --count 300000
+	$(BIN)/python -m fuzz.plain_requests --count 1000000
 	$(BIN)/python -m fuzz.models --count 20000
 	SCHEMATHESIS_EXAMPLES=2000 $(BIN)/pytest tests/integration/test_anything.py
 

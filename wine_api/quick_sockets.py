@@ -58,7 +58,10 @@ class Socket(socket.socket):
         self._held = []
 
     def release(self) -> None:
-        """Send what was held, if anything was: as one packet, if it fits into one. Raises OSError."""
+        """Send what was held, if anything was: as one packet, if it fits into one. Raises OSError.
+
+        Unlike the other calls here, it waits for a client that is slow to take it.
+        """
         content = self.drop()
         if not content:
             return

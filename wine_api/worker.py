@@ -298,7 +298,7 @@ class Worker(AdmittingWorker):
         if keepalive is _MOVED:
             return _MOVED
         if not keepalive:
-            conn.sock.release()
+            conn.sock.release()  # an answer that is held goes out before the connection ends
         has_read_all = _finish_body(conn, _LINGER_SECONDS if keepalive else _NO_PATIENCE_SECONDS)
         if keepalive and has_read_all:
             return True
@@ -311,7 +311,7 @@ class Worker(AdmittingWorker):
 
 def _finish_body(conn: Any, seconds: float) -> bool:
     """Whether what was left of the request's body could be read in *seconds*; its request is answered already."""
-    if conn.parser is None:  # it was not needed yet
+    if conn.parser is None:  # no request on it has needed one: each was read whole
         return True
     try:
         return bool(conn.parser.finish_body(deadline=time.monotonic() + seconds))
